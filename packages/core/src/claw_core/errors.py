@@ -1,4 +1,4 @@
-"""What can go wrong: one root, whose instances say what failed, in which phase, and what to do next."""
+"""What can go wrong: one root, whose instances say what failed, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class ClawError(Exception):
 
     def __str__(self) -> str:
         where = " ".join(
-            part for part in (self.runtime, self.phase, self.instance and f"({self.instance})") if part
+            part
+            for part in (self.runtime, self.phase, self.instance and f"({self.instance})")
+            if part
         )
         lines = [f"{where}: {self.message}" if where else self.message]
         if self.cleaned:

@@ -82,7 +82,7 @@ def _act(name: str) -> None:
 
 def arm(plans: str, log: str | None = None) -> None:
     """Set the points of this process from a text such as `CLAW_FAILPOINT` holds; empty disarms."""
-    global _armed, _log  # noqa: PLW0603 - process-wide by nature: a crash ends the process
+    global _armed, _log
     _plans.clear()
     for item in filter(None, plans.split(";")):
         name, _, text = item.partition("=")

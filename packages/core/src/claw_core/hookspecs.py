@@ -80,7 +80,7 @@ class Runtime(abc.ABC):
     @phase
     @abc.abstractmethod
     async def teardown(self, instance: Instance) -> None:
-        """Destroy the instance and return only when its absence, in-flight creation included, was seen.
+        """Destroy the instance; return only when its absence, late creation included, was seen.
 
         Idempotent, and works in a fresh process from the ledger entry alone.
         """
@@ -114,8 +114,18 @@ class Runtime(abc.ABC):
         errors = bytearray()
         result = await self.execute(
             instance,
-            Command(("tar", "-c", "-f", "-", "-C", parent or ("/" if source.startswith("/") else "."),
-                     "--", name)),
+            Command(
+                (
+                    "tar",
+                    "-c",
+                    "-f",
+                    "-",
+                    "-C",
+                    parent or ("/" if source.startswith("/") else "."),
+                    "--",
+                    name,
+                )
+            ),
             IO(None, sink, _keep(errors)),
         )
         _check(result, f"cannot pack {source}", errors)
@@ -127,7 +137,9 @@ class Runtime(abc.ABC):
         Raises:
             Unsupported: this runtime keeps no snapshots.
         """
-        raise Unsupported("this runtime keeps no snapshots", phase="snapshot", instance=instance.name)
+        raise Unsupported(
+            "this runtime keeps no snapshots", phase="snapshot", instance=instance.name
+        )
 
 
 @attrs.define(eq=False)
@@ -177,5 +189,7 @@ def _keep(buffer: bytearray) -> Sink:
 
 def _check(result: Exit, what: str, errors: bytearray) -> None:
     if result.code:
-        detail = result.reason or errors.decode(errors="replace").strip() or f"exit code {result.code}"
+        detail = (
+            result.reason or errors.decode(errors="replace").strip() or f"exit code {result.code}"
+        )
         raise ClawError(f"{what} inside the instance: {detail}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from claw_core import events
 from claw_core.errors import ConfigError, RuntimeFault
+from claw_core.tasks import in_thread, persist
 
 if TYPE_CHECKING:
     from claw_core.ledger import Lease
@@ -51,7 +54,7 @@ class Host:
         """What was recorded for this instance so far, in this or an earlier process."""
         return self._lease.facts
 
-    def record(self, key: str, value: str) -> None:
+    async def record(self, key: str, value: str) -> None:
         """Write a non-secret fact to the ledger before the effect that a later process must undo.
 
         Raises:
@@ -60,7 +63,7 @@ class Host:
         for secret in self._secrets.values():
             if secret and secret in value:
                 raise RuntimeFault(f"the fact {key!r} contains a secret", runtime=self.runtime)
-        self._lease.record(key, value)
+        await in_thread(self._lease.record, key, value)
 
     def secret(self, name: str) -> str:
         """Return the value of a secret that the spec names; never write it anywhere.
@@ -127,7 +130,9 @@ class Host:
                 start_new_session=True,
             )
         except OSError as error:
-            raise RuntimeFault(f"cannot run {argv[0]}: {error.strerror}", runtime=self.runtime) from error
+            raise RuntimeFault(
+                f"cannot run {argv[0]}: {error.strerror}", runtime=self.runtime
+            ) from error
         try:
             async with asyncio.timeout(timeout):
                 stdout, stderr, _ = await asyncio.gather(
@@ -176,24 +181,6 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     """End the tool and everything in its session, however often this task is cancelled."""
     if process.returncode is not None:
         return
-    try:
-        os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
-    await persist(asyncio.ensure_future(process.wait()))
-
-
-async def persist(task: asyncio.Future[int]) -> None:
-    """Wait for a task that must finish, through any number of cancellations; re-raise them then."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await persist(process.wait())

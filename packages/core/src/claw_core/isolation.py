@@ -1,4 +1,4 @@
-"""How strongly an instance is separated from the host: one ordered level, and one extent per axis."""
+"""How strongly an instance is separated from the host: an ordered level, an extent per axis."""
 
 from __future__ import annotations
 

@@ -1,0 +1,62 @@
+"""`claw ps`: what exists or may exist."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import click
+
+from claw_core.cli.render import document, reporting, table
+
+
+@click.command("ps")
+@click.option("--json", is_flag=True, help="Write JSON.")
+def command(json: bool) -> None:
+    """List every instance in the ledger, whether its owner lives or not.
+
+    Instances whose owner is dead are handed to a warden, which tears them down.
+    """
+    with reporting():
+        rows = asyncio.run(_rows())
+    if json:
+        document(rows)
+    elif not rows:
+        click.echo("no instances")
+    else:
+        cells = [("INSTANCE", "RUNTIME", "GROUP", "STATE", "OWNER", "AGE", "REMARK")]
+        for row in rows:
+            owner = f"pid {row['owner']}" if row["alive"] else "dead"
+            age = f"{row['age']:.0f} s" if row["age"] is not None else "-"
+            cells.append(
+                (
+                    row["name"],
+                    row["runtime"],
+                    row["group"] or "-",
+                    row["state"],
+                    owner,
+                    age,
+                    row["remark"] or "",
+                )
+            )
+        table(cells)
+
+
+async def _rows() -> list[dict[str, Any]]:
+    from claw_core.router import Router
+
+    async with Router.open() as router:
+        return [
+            {
+                "name": entry.name,
+                "runtime": entry.intent.runtime if entry.intent else "?",
+                "group": entry.intent.group if entry.intent else None,
+                "state": entry.state,
+                "alive": entry.alive,
+                "owner": entry.intent.owner if entry.intent else None,
+                "age": max(0.0, time.time() - entry.intent.started) if entry.intent else None,
+                "remark": entry.error,
+            }
+            for entry in await asyncio.to_thread(router.ledger.scan)
+        ]

@@ -1,0 +1,85 @@
+"""How claw speaks: errors and tables on a terminal, or JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from claw_core.errors import ClawError, ConfigError
+
+
+def say(text: str) -> None:
+    """Write one message of claw itself to standard error."""
+    # Only the standard error of a terminal or a pipe: losing a message must not lose the run.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"claw: {text}\n")
+        sys.stderr.flush()
+
+
+def document(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Write aligned columns; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def failures(error: BaseException) -> Iterator[ClawError]:
+    """Every failure of claw in an error or a group of errors."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from failures(part)
+    elif isinstance(error, ClawError):
+        yield error
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """Turn a failure of claw into its message and exit code."""
+    try:
+        yield
+    except (ClawError, BaseExceptionGroup) as error:
+        leave(error)
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Say what failed and end with the code that belongs to it; other errors are raised again."""
+    known = list(failures(error))
+    if not known:
+        raise error
+    for failure in known:
+        say(str(failure))
+    raise SystemExit(exit_code(known))
+
+
+def exit_code(known: Sequence[ClawError]) -> int:
+    """The code of the first failure: what went wrong first decides, not the teardown after it."""
+    return known[0].exit_code
+
+
+class Parsed(click.ParamType[Any]):
+    """A click type from one of core's parsers, so that a wrong value is a usage error."""
+
+    def __init__(self, name: str, parser: Any) -> None:
+        self.name = name
+        self._parser = parser
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a text; values that are parsed already pass."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parser(value)
+        except ConfigError as error:
+            self.fail(f"{error.message} ({error.remedy})", param, ctx)

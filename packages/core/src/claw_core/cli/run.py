@@ -1,0 +1,296 @@
+"""`claw run`: one command, one instance, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from claw_core import units
+from claw_core.cli.progress import ProgressLine
+from claw_core.cli.render import Parsed, document, exit_code, failures, leave, say
+from claw_core.cli.signals import ladder
+from claw_core.cli.streams import Reader, Writer
+from claw_core.errors import ClawError, ConfigError, TeardownFailed
+from claw_core.model import Mount, Network, Resources
+
+if TYPE_CHECKING:
+    from claw_core.runs import Record
+
+WORKSPACE = "/workspace"
+JSON_LIMIT = 16 << 20
+"""Bytes of each stream that `--json` keeps in its document."""
+
+
+def _mount(text: str) -> Mount:
+    parts = text.split(":")
+    if len(parts) == 3 and parts[2] in {"ro", "rw"}:
+        source, target, mode = parts
+    elif len(parts) == 2:
+        (source, target), mode = parts, "ro"
+    else:
+        raise ConfigError(f"expected SRC:DST[:rw], got {text!r}", remedy="paths cannot contain `:`")
+    if not source or not target:
+        raise ConfigError(f"expected SRC:DST[:rw], got {text!r}", remedy="name both paths")
+    return Mount(Path(source).resolve(), target, writable=mode == "rw")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    left, colon, right = text.partition(":")
+    if not (colon and left and right):
+        raise ConfigError(f"expected SRC:DST, got {text!r}", remedy="name both paths")
+    return left, right
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise ConfigError(f"expected NAME=VALUE, got {text!r}", remedy="name the variable")
+    if not equals and name not in os.environ:
+        raise ConfigError(f"{name} is not set", remedy=f"set {name}, or write {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+def _secret(name: str) -> tuple[str, str]:
+    if "=" in name:
+        raise ConfigError(
+            "expected the name of a secret, got an assignment",
+            remedy="put the value into the environment: an argument is visible to every process",
+        )
+    if name not in os.environ:
+        raise ConfigError(f"the secret {name} is not set", remedy=f"set {name} in the environment")
+    return name, os.environ[name]
+
+
+@attrs.frozen
+class Options:
+    """What the command line asks for."""
+
+    command: tuple[str, ...]
+    runtime: str | None
+    image: str | None
+    mounts: tuple[Mount, ...]
+    uploads: tuple[tuple[str, str], ...]
+    downloads: tuple[tuple[str, str], ...]
+    variables: tuple[tuple[str, str], ...]
+    secrets: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    network: Network | None
+    cpus: float | None
+    memory: int | None
+    processes: int | None
+    timeout: float | None
+    idle_timeout: float | None
+    workdir: str | None
+    json: bool
+    quiet: bool
+    verbose: bool
+
+    def check(self) -> None:
+        """Refuse early what would otherwise fail after the command has run.
+
+        Raises:
+            ConfigError: a path does not exist, or a download has no place to go.
+        """
+        from claw_core import archive
+
+        for source, _ in self.uploads:
+            if not os.path.lexists(source):
+                raise ConfigError(
+                    f"cannot upload {source!r}: it does not exist", remedy="correct the path"
+                )
+        for source, target in self.downloads:
+            archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
+
+    def all_mounts(self) -> tuple[Mount, ...]:
+        """The mounts that were asked for, or else the working directory, read-only."""
+        targets = [mount.target for mount in self.mounts]
+        targets += [target for _, target in self.uploads]
+        here = Path.cwd()
+        taken = any(f"{target}/".startswith(f"{WORKSPACE}/") for target in targets)
+        if taken or here in {Path("/"), Path.home().resolve()}:
+            return self.mounts
+        return (Mount(here, WORKSPACE, relocatable=True), *self.mounts)
+
+
+@click.command(
+    "run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False}
+)
+@click.option("-r", "--runtime", metavar="NAME", help="Runtime to use; else the first that fits.")
+@click.option("--image", metavar="IMAGE", help="What the runtime starts from.")
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="SRC:DST[:rw]",
+    type=Parsed("mount", _mount),
+    help="Show a host path inside; read-only unless `:rw`.",
+)
+@click.option(
+    "--upload",
+    "uploads",
+    multiple=True,
+    metavar="SRC:DST",
+    type=Parsed("upload", _pair),
+    help="Copy a host path in before the command runs.",
+)
+@click.option(
+    "--download",
+    "downloads",
+    multiple=True,
+    metavar="SRC:DST",
+    type=Parsed("download", _pair),
+    help="Copy a path out after the command has run.",
+)
+@click.option(
+    "-e",
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    type=Parsed("variable", _variable),
+    help="Set a variable for the command.",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    type=Parsed("secret", _secret),
+    help="Pass a variable of yours whose value never touches disk, logs or arguments.",
+)
+@click.option(
+    "--network", type=click.Choice(["none", "default"]), help="`none` where the runtime can."
+)
+@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="Number of processors.")
+@click.option("--memory", type=Parsed("size", units.size), metavar="SIZE", help="For instance 2g.")
+@click.option("--processes", type=click.IntRange(min=1), help="Number of processes and threads.")
+@click.option(
+    "--timeout",
+    type=Parsed("duration", units.duration),
+    metavar="TIME",
+    help="Stop the command after this time, for instance 10m (exit code 124).",
+)
+@click.option(
+    "--idle-timeout",
+    type=Parsed("duration", units.duration),
+    metavar="TIME",
+    help="Stop the command when it is silent for this long (exit code 124).",
+)
+@click.option("-w", "--workdir", metavar="DIR", help="Directory inside to start in.")
+@click.option("--json", is_flag=True, help="Write one JSON document with streams and outcome.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say every phase and its duration.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(**options: Any) -> None:
+    """Run COMMAND in an isolated, disposable instance.
+
+    Its standard streams and exit code are yours, untouched. When it has ended, or when you or the
+    machine end it, the instance is gone. Without a mount, an upload or a working directory of your
+    own, the current directory is seen read-only at /workspace.
+
+    Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
+    127 not found; 128+n signal; 2 usage.
+    """
+    chosen = Options(**options)
+    try:
+        code = asyncio.run(_watch(chosen))
+    except (ClawError, BaseExceptionGroup) as error:
+        leave(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+async def _watch(options: Options) -> int:
+    """Run under the signal ladder; the first signal decides the exit code."""
+    task = asyncio.create_task(_run(options))
+    with ladder(task) as steps:
+        try:
+            return await task
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            if not steps.received:
+                raise
+            for failure in failures(error):
+                say(str(failure))
+            return steps.exit_code
+
+
+async def _run(options: Options) -> int:
+    from claw_core.router import Capture, Router
+
+    options.check()
+    progress = ProgressLine(quiet=options.quiet, verbose=options.verbose)
+    stdout: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(1)
+    stderr: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(2)
+    record: Record | None = None
+    known: list[ClawError] = []
+    try:
+        async with (
+            Router.open(listener=progress) as router,
+            router.session(
+                runtime=options.runtime,
+                image=options.image,
+                mounts=options.all_mounts(),
+                env=dict(options.variables),
+                secrets=dict(options.secrets),
+                network=options.network,
+                resources=Resources(options.cpus, options.memory, options.processes),
+                workdir=options.workdir,
+            ) as session,
+        ):
+            record = session.record
+            for source, target in options.uploads:
+                await session.upload(Path(source), target)
+            await session.run(
+                options.command,
+                stdin=Reader(0).chunks(),
+                stdout=stdout,
+                stderr=stderr,
+                timeout=options.timeout,
+                idle_timeout=options.idle_timeout,
+            )
+            for source, target in options.downloads:
+                await session.download(source, Path(target))
+    except BrokenPipeError:
+        # Whoever read our output is gone, as with `claw run ... | head -1`.
+        return 128 + signal.SIGPIPE
+    except ClawError as error:
+        known = [error]
+    except ExceptionGroup as error:
+        known = list(failures(error))
+        if not known:
+            raise
+    finally:
+        progress.close()
+    for failure in known:
+        say(str(failure))
+    if record is not None and record.exit is not None and record.exit.reason:
+        say(record.exit.reason)
+    if isinstance(stdout, Capture) and isinstance(stderr, Capture):
+        shown = record.to_json() if record else {"exit": None, "teardown": None}
+        shown["error"] = "\n".join(str(failure) for failure in known) or None
+        document(shown | _text("stdout", stdout.data) | _text("stderr", stderr.data))
+    return _code(record, known)
+
+
+def _code(record: Record | None, known: Sequence[ClawError]) -> int:
+    """The command's own code, unless claw failed before or after it; see the help of `claw run`."""
+    own = record.exit.code if record and record.exit else 0
+    if not known or (own and all(isinstance(failure, TeardownFailed) for failure in known)):
+        return own
+    return exit_code(known)
+
+
+def _text(name: str, data: bytearray) -> dict[str, str]:
+    """A stream as text where it is text, else in base64 under another key."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}

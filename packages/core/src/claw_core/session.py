@@ -1,0 +1,358 @@
+"""The live span of one instance: the only place that orders phases.
+
+prepare -> start -> (upload, execute, download)* -> [snapshot] -> teardown
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+
+import attrs
+
+from claw_core import archive, events
+from claw_core.errors import (
+    ClawError,
+    ConfigError,
+    DeadlineExceeded,
+    SpentInstance,
+    TeardownFailed,
+)
+from claw_core.host import Host
+from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Sink, Spec
+from claw_core.reaper import destroy
+from claw_core.runs import Record, append
+from claw_core.tasks import in_thread, persist
+
+if TYPE_CHECKING:
+    from claw_core.ledger import Intent, Lease, Ledger
+    from claw_core.relay import Relay
+    from claw_core.routing import Route
+
+T = TypeVar("T")
+Output: TypeAlias = Sink | None
+
+
+@attrs.frozen
+class Deadlines:
+    """Upper bounds for what a runtime does, in seconds."""
+
+    prepare: float = 600.0
+    start: float = 300.0
+    transfer: float = 3600.0
+    teardown: float = 60.0
+
+
+@attrs.define(eq=False)
+class Session:
+    """One instance, from its durable intent to its verified end; use it with `async with`.
+
+    Leaving the block tears the instance down, whatever happened in it and however often the task
+    is cancelled; a teardown that cannot be verified raises `TeardownFailed`, together with the
+    error of the block if there is one.
+    """
+
+    relay: Relay
+    route: Route
+    spec: Spec
+    _ledger: Ledger
+    _intent: Intent
+    _secrets: Mapping[str, str] = attrs.field(repr=False)
+    _listener: events.Listener
+    _deadlines: Deadlines = Deadlines()
+    record: Record = attrs.field(init=False)
+    _instance: Instance | None = attrs.field(init=False, default=None)
+    _lease: Lease | None = attrs.field(init=False, default=None)
+    _created: bool = attrs.field(init=False, default=False)
+    _spent: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.record = Record(self._intent.name, self.spec.group, self.route, time.time())
+
+    @property
+    def name(self) -> str:
+        """The name of the instance."""
+        return self._intent.name
+
+    async def __aenter__(self) -> Self:
+        try:
+            # First the durable intent, only then the first side effect: no intent, no instance.
+            await in_thread(self._acquire)
+            assert self._lease is not None
+            host = Host(self._lease, self.relay.name, self._secrets, self._listener)
+            self._instance = Instance(self.name, self.spec, host)
+            await self._timed(
+                "prepare", self.relay.prepare(self._instance), self._deadlines.prepare
+            )
+            await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
+            self._created = True
+            self._lease.mark("running")
+        except BaseException as error:
+            await self._end(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end(error)
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | AsyncIterator[bytes] | None = None,
+        stdout: Output = None,
+        stderr: Output = None,
+        control: AsyncIterator[Control] | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+    ) -> Exit:
+        """Run a command to its end and return how it ended; its own failure is no exception.
+
+        Args:
+            argv: program and arguments.
+            stdin: what the command reads; None is an empty input.
+            stdout: awaited for every chunk; None drops it.
+            stderr: the same for standard error.
+            control: signals for the command while it runs.
+            env: environment on top of the session's.
+            workdir: directory to start in.
+            timeout: seconds until it is stopped.
+            idle_timeout: seconds without output until it is stopped.
+
+        Raises:
+            DeadlineExceeded: one of the two deadlines passed; the command was stopped.
+            SpentInstance: the command could not be stopped; only leaving the session is possible.
+            RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
+        """
+        instance = self._usable()
+        if not argv:
+            raise ConfigError("no command given", remedy="name the program to run")
+        for text in (*argv, *(env or {}), *(env or {}).values()):
+            if "\0" in text:
+                raise ConfigError(
+                    "a NUL byte in an argument or in the environment",
+                    remedy="pass binary data by standard input or by upload",
+                )
+        started = time.monotonic()
+        overdue = "timeout"
+        broken: list[Exception] = []
+        try:
+            async with asyncio.timeout(timeout) as deadline:
+                loop = asyncio.get_running_loop()
+                last = loop.time() + timeout if timeout else None
+
+                def touch() -> None:
+                    """Push the deadline out after output, but never past the hard one."""
+                    nonlocal overdue
+                    if idle_timeout is not None and not deadline.expired():
+                        quiet = loop.time() + idle_timeout
+                        overdue = (
+                            "timeout" if last is not None and last <= quiet else "idle timeout"
+                        )
+                        deadline.reschedule(last if overdue == "timeout" else quiet)
+
+                touch()
+                io = IO(
+                    None if stdin is None else _chunks(stdin, broken),
+                    _watched(stdout, touch, broken),
+                    _watched(stderr, touch, broken),
+                    control,
+                )
+                self.record.exit = await self.relay.execute(
+                    instance, Command(tuple(argv), dict(env or {}), workdir), io
+                )
+                return self.record.exit
+        except TimeoutError:
+            limit = timeout if overdue == "timeout" else idle_timeout
+            raise DeadlineExceeded(
+                f"the command was stopped after its {overdue} of {limit:g} s",
+                runtime=self.relay.name,
+                phase="execute",
+                instance=self.name,
+            ) from None
+        except SpentInstance:
+            self._spent = True
+            raise
+        except ClawError:
+            if broken:
+                raise broken[0] from None  # the caller's own stream failed, not the runtime
+            raise
+        finally:
+            self._spend("execute", started)
+
+    async def upload(self, source: Path, target: str) -> None:
+        """Copy a file or directory of the host to exactly the path `target` inside the instance.
+
+        Raises:
+            ArchiveError: something in it cannot be read.
+            ConfigError: `source` does not exist.
+        """
+        instance = self._usable()
+        parent, name = _split(target)
+        chunks = archive.pack(Path(source), name)
+        await self._timed(
+            "upload", self.relay.upload(instance, chunks, parent), self._deadlines.transfer
+        )
+
+    async def download(self, source: str, target: Path) -> Path:
+        """Copy a path of the instance to the host, whole or not at all, and return where it is.
+
+        A directory that exists is never written into; a file that exists is replaced.
+
+        Raises:
+            ArchiveError: the instance sent something unsafe, or `source` does not exist.
+            ConfigError: `target` cannot be written to.
+        """
+        instance = self._usable()
+        _, name = _split(source)
+        final = archive.destination(Path(target), name)
+        async with archive.unpacking(final, name) as sink:
+            await self._timed(
+                "download", self.relay.download(instance, source, sink), self._deadlines.transfer
+            )
+        return final
+
+    async def snapshot(self, target: Audit | Image) -> str:
+        """Keep the disk under a name and return it.
+
+        Raises:
+            Unsupported: the runtime keeps no snapshots.
+        """
+        return await self._timed(
+            "snapshot", self.relay.snapshot(self._usable(), target), self._deadlines.transfer
+        )
+
+    def _acquire(self) -> None:
+        self._lease = self._ledger.acquire(self._intent)
+
+    def _usable(self) -> Instance:
+        if self._instance is None or self.record.teardown != "pending":
+            raise ConfigError(f"the session of {self.name} is not open", remedy="use `async with`")
+        if self._spent:
+            raise SpentInstance(
+                "a command could not be stopped, so this instance takes no more work",
+                runtime=self.relay.name,
+                instance=self.name,
+                remedy="leave the session and open a new one",
+            )
+        return self._instance
+
+    async def _timed(self, phase: str, work: Awaitable[T], limit: float) -> T:
+        """Await one phase under its deadline, and remember how long it took."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(limit):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{phase} did not end within {limit:g} s",
+                runtime=self.relay.name,
+                phase=phase,
+                instance=self.name,
+            ) from None
+        finally:
+            self._spend(phase, started)
+
+    def _spend(self, phase: str, started: float) -> None:
+        spent = self.record.seconds.get(phase, 0.0) + time.monotonic() - started
+        self.record.seconds[phase] = spent
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Tear down in a task of its own, and let neither failure hide the other."""
+        if self._lease is None:
+            return  # no intent, so no side effect either
+        try:
+            await persist(self._teardown(self._lease))
+        except TeardownFailed as failure:
+            if error is None:
+                raise
+            message = "the run failed, and its instance could not be torn down"
+            raise BaseExceptionGroup(message, [error, failure]) from None
+        finally:
+            if error is not None:
+                phase = getattr(error, "phase", None)
+                self.record.error = type(error).__name__ + (f" in {phase}" if phase else "")
+            await persist(self._remember())
+
+    async def _teardown(self, lease: Lease) -> None:
+        started = time.monotonic()
+        if self._instance is None:
+            await in_thread(lease.release)
+            self.record.teardown = "gone"
+            return
+        outcome = await destroy(
+            self.relay,
+            self._instance,
+            lease,
+            deadline=self._deadlines.teardown,
+            # Only a creation that was cut short can still come to light in a server later.
+            settle=0.0 if self._created else self.route.assessment.settle,
+        )
+        self._spend("teardown", started)
+        self.record.teardown = outcome.result
+        if outcome.result == "quarantined":
+            raise TeardownFailed(
+                outcome.error or "the teardown could not be verified",
+                runtime=self.relay.name,
+                phase="teardown",
+                instance=self.name,
+                cleaned="nothing is sure; the instance stays listed in `claw ps` and is retried",
+                remedy="see `claw ps`; `claw reap` tries again",
+            )
+
+    async def _remember(self) -> None:
+        try:
+            await in_thread(append, self._ledger.state, self.record)
+        except OSError as error:
+            # The run is over and torn down: a full disk must not turn it into a failure.
+            self._listener(events.Notice(f"runs.jsonl could not be written: {error.strerror}"))
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rstrip("/").rpartition("/")
+    if not name or name in {".", ".."} or ".." in parent.split("/") or "\0" in path:
+        raise ConfigError(
+            f"{path!r} is no path inside the instance",
+            remedy="give the path of a file or directory, without `..`",
+        )
+    return parent or ("/" if path.startswith("/") else "."), name
+
+
+async def _chunks(
+    data: bytes | AsyncIterator[bytes], broken: list[Exception]
+) -> AsyncIterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    try:
+        async for chunk in data:
+            yield chunk
+    except Exception as error:
+        broken.append(error)
+        raise
+
+
+def _watched(sink: Output, touch: Callable[[], None], broken: list[Exception]) -> Sink:
+    async def watched(data: bytes) -> None:
+        touch()
+        if sink is None:
+            return
+        try:
+            await sink(data)
+        except Exception as error:
+            broken.append(error)
+            raise
+        touch()  # a slow reader is no idle command
+
+    return watched

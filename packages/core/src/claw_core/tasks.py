@@ -1,0 +1,37 @@
+"""Waiting that cancellation cannot cut short."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+async def persist(work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+    """Run to the end through any number of cancellations, which are re-raised afterwards.
+
+    The result is lost to a cancelled caller, so work whose result must not be lost stores it.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled meanwhile; a failure of the work is its
+            context, and no failure is ever lost: it is raised instead of the cancellation.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call in a thread and wait for its end, even when cancelled meanwhile."""
+    return await persist(asyncio.to_thread(function, *args, **kwargs))
