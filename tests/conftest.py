@@ -1,9 +1,8 @@
-"""What every test gets: a state directory of its own, and no skipped test in continuous integration."""
+"""What every test gets: a state directory of its own; and in CI, no skipped test."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -40,10 +39,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A ledger of its own for every test, never the developer's."""
     directory = tmp_path_factory.mktemp("state")
     directory.chmod(0o700)
     monkeypatch.setenv("CLAW_STATE", str(directory))
     monkeypatch.delenv("CLAW_FAILPOINT", raising=False)
-    yield directory
+    return directory

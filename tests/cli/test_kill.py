@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from cli.support import CLAW, DAEMONS, claw, entries, eventually, marked, start
 
 SECONDS_TO_DIE = 1.0
@@ -92,7 +93,9 @@ def test_a_burst_of_signals_at_any_moment_leaves_nothing(state: Path) -> None:
 
 
 def wardens(state: Path) -> list[int]:
-    return [pid for pid in marked(str(state)) if b"waiter" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid for pid in marked(str(state)) if b"waiter" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def test_the_warden_killed_first_changes_nothing(state: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cli.support import CLAW, claw, entries, eventually, start
 
 
@@ -205,12 +206,20 @@ def test_variables_and_secrets_reach_the_command() -> None:
 def test_a_secret_is_in_no_argument_ledger_or_log(state: Path) -> None:
     canary = "canary-5f1d2c"
     with start(
-        "run", "--secret", "KEY", "--", "sh", "-c", "echo ready; sleep 60",
+        "run",
+        "--secret",
+        "KEY",
+        "--",
+        "sh",
+        "-c",
+        "echo ready; sleep 60",
         env={**os.environ, "KEY": canary},
     ) as one:
         assert one.stdout is not None
         assert one.stdout.readline() == b"ready\n"
-        arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        arguments = [
+            path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
+        ]
         assert not any(canary.encode() in argument for argument in arguments)
         one.terminate()
         one.wait(20)
@@ -236,7 +245,9 @@ def test_an_empty_and_a_huge_environment_work() -> None:
 def test_an_environment_that_the_kernel_refuses_is_named() -> None:
     variables = [part for n in range(120) for part in ("-e", f"V{n}")]
     env = {f"V{n}": "v" * 100_000 for n in range(15)}
-    script = f"import claw_core; claw_core.run(['true'], env={{f'V{{n}}': 'v' * 120000 for n in range(120)}})"
+    script = (
+        "import claw_core; claw_core.run(['true'], env={f'V{n}': 'v' * 120000 for n in range(120)})"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode != 0
     assert b"environment" in done.stderr
@@ -263,7 +274,9 @@ def test_every_finished_run_is_a_line_without_content(state: Path) -> None:
     lines = [json.loads(line) for line in (state / "runs.jsonl").read_text().splitlines()]
     assert [line["exit"] for line in lines] == [0, 1]
     assert all(line["teardown"] == "gone" for line in lines)
-    assert all({"prepare", "start", "execute", "teardown"} <= set(line["seconds"]) for line in lines)
+    assert all(
+        {"prepare", "start", "execute", "teardown"} <= set(line["seconds"]) for line in lines
+    )
     assert "content" not in (state / "runs.jsonl").read_text()
 
 
@@ -317,7 +330,10 @@ BAD = {
     "missing mount": (["run", "--mount", "/no/such:/x", "--", "true"], "/no/such"),
     "dots in a target": (["run", "--mount", "/usr:/x/../y", "--", "true"], "/x/../y"),
     "relative target": (["run", "--mount", "/usr:x", "--", "true"], "'x'"),
-    "download without a place": (["run", "--download", "/tmp/x:/no/such/dir/x", "--", "true"], "/no/such"),
+    "download without a place": (
+        ["run", "--download", "/tmp/x:/no/such/dir/x", "--", "true"],
+        "/no/such",
+    ),
     "unset variable": (["run", "-e", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE"),
     "unset secret": (["run", "--secret", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE"),
     "secret with a value": (["run", "--secret", "KEY=value", "--", "true"], "assignment"),

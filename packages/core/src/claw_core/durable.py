@@ -18,8 +18,11 @@ from typing import Final
 from claw_core.errors import LedgerUnavailable
 
 SHARED: Final = frozenset(
-    "9p acfs afpfs afs beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 prl_fs smb smb2 "
-    "smb3 smbfs vboxsf virtiofs vmhgfs webdav".split()
+    [
+        *("9p", "acfs", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "glusterfs", "gpfs"),
+        *("lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "prl_fs", "smb", "smb2", "smb3", "smbfs"),
+        *("vboxsf", "virtiofs", "vmhgfs", "webdav"),
+    ]
 )
 """File system types on which a flock can be shared with, or lost to, another machine."""
 
@@ -126,8 +129,8 @@ def boottime() -> float:
 def awake_time() -> float:
     """Seconds since boot, time asleep excluded; comparable between processes of one boot.
 
-    It never runs faster than `boottime`. What a local server still has to do makes no progress while
-    the machine sleeps, so settle times are measured on this clock.
+    It never runs faster than `boottime`. What a local server still has to do makes no progress
+    while the machine sleeps, so settle times are measured on this clock.
     """
     return time.monotonic()
 
@@ -147,7 +150,7 @@ def refuse_shared_filesystem(path: Path) -> None:
         kind = shared_on_linux(mounts, real)
     if kind is not None:
         raise LedgerUnavailable(
-            f"{real} is on a shared file system ({kind}), where file locks do not prove that an owner lives",
+            f"{real} is on a shared file system ({kind}), where a lock does not prove an owner alive",
             remedy="set CLAW_STATE to a directory on a local disk",
         )
 

@@ -1,9 +1,9 @@
 """The ledger: one durable file per instance that exists or may exist, locked by its owner.
 
-A file `<identity>.jsonl` holds one JSON object per line: first the intent, then hints. Its flock is the
-owner's lease, which the kernel releases when the owner dies, so nothing else decides who is alive.
-The holder of the lease is the only writer and writes at a position that it keeps itself: the file is
-preallocated (so its tail reads as NUL, which readers skip), and appending would land behind that.
+A file `<identity>.jsonl` holds one JSON object per line: first the intent, then hints. Its flock is
+the owner's lease, which the kernel releases when the owner dies, so nothing else decides who lives.
+The holder of the lease is the only writer and writes at a position that it keeps itself: the file
+is preallocated (its tail reads as NUL, which readers skip), and appending would land behind that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _INSTALL: Final = re.compile(r"[0-9a-f]{8}")
 _REMEDIES: Final = {
     errno.ENOSPC: "free some space on that disk",
     errno.EDQUOT: "free some of your disk quota",
-    errno.EROFS: "the file system is read-only: set CLAW_STATE to a directory on a writable local disk",
+    errno.EROFS: "it is mounted read-only: set CLAW_STATE to a directory on a writable local disk",
     errno.EACCES: "make the state directory yours (chown) and accessible (chmod 700)",
     errno.EPERM: "make the state directory yours (chown) and accessible (chmod 700)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -56,7 +56,9 @@ _POST_FLOCK = failpoints.declare("ledger.post-flock", "the temporary file is loc
 _POST_INTENT = failpoints.declare("ledger.post-intent", "the intent is written, not durable")
 _POST_SYNC = failpoints.declare("ledger.post-sync", "the intent's bytes are durable")
 _POST_PREALLOCATE = failpoints.declare("ledger.post-preallocate", "space for hints is reserved")
-_POST_RENAME = failpoints.declare("ledger.post-rename", "the entry is visible, its name not durable")
+_POST_RENAME = failpoints.declare(
+    "ledger.post-rename", "the entry is visible, its name not durable"
+)
 _POST_DIRSYNC = failpoints.declare("ledger.post-dirsync", "the intent is durable")
 _PRE_RECORD = failpoints.declare("ledger.pre-record", "a fact is about to be written")
 _POST_RECORD = failpoints.declare("ledger.post-record", "a fact is durable")
@@ -68,7 +70,9 @@ _PRE_RELEASE = failpoints.declare("ledger.pre-release", "the instance is gone, i
 _POST_UNLINK_OP = failpoints.declare("ledger.post-unlink-op", "the op-lock's file is removed")
 _POST_UNLINK = failpoints.declare("ledger.post-unlink", "the entry is removed, not durably")
 _POST_UNLINK_DIRSYNC = failpoints.declare("ledger.post-unlink-dirsync", "the removal is durable")
-_POST_CLAIM_LOCK = failpoints.declare("ledger.post-claim-lock", "a dead owner's lease is taken over")
+_POST_CLAIM_LOCK = failpoints.declare(
+    "ledger.post-claim-lock", "a dead owner's lease is taken over"
+)
 _POST_CLAIM = failpoints.declare("ledger.post-claim", "nothing of the dead owner is in flight")
 
 
@@ -141,28 +145,31 @@ class Intent:
 
     def to_json(self) -> dict[str, Any]:
         """The intent as plain JSON values."""
-        return {field.name: getattr(self, field.name) for field in attrs.fields(Intent)}
+        return {key: getattr(self, key) for key in _FIELDS}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Intent:
         """Read an intent, ignoring keys that a later version may have added.
 
         Raises:
-            ValueError: something is missing or of the wrong type.
+            KeyError, TypeError, ValueError: something is missing or is not what it should be.
         """
-        texts = [value.get(key) for key in ("identity", "install", "runtime", "boot", "digest")]
-        optional = [value.get(key) for key in ("group", "image")]
-        numbers = [value.get(key) for key in ("settle", "owner", "started")]
-        if not (
-            all(isinstance(one, str) for one in texts)
-            and all(one is None or isinstance(one, str) for one in optional)
-            and all(isinstance(one, int | float) for one in numbers)
-            and isinstance(value.get("settings"), dict)
-        ):
-            raise ValueError("the intent lacks a value, or has one of the wrong type")
+        for keys, kind in _TYPES:
+            for key in keys:
+                if not isinstance(value[key], kind):
+                    raise TypeError(f"{key} has the wrong type")
         if not _IDENTITY.fullmatch(value["identity"]) or not _INSTALL.fullmatch(value["install"]):
-            raise ValueError("the intent has no valid identity")
-        return cls(**{field.name: value[field.name] for field in attrs.fields(Intent)})
+            raise ValueError("it has no valid identity")
+        return cls(*[value[key] for key in _FIELDS])
+
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Intent))
+_TYPES: Final[tuple[tuple[tuple[str, ...], Any], ...]] = (
+    (("identity", "install", "runtime", "boot", "digest"), str),
+    (("group", "image"), str | None),
+    (("settle", "owner", "started"), int | float),
+    (("settings",), dict),
+)
 
 
 @attrs.define(eq=False)
@@ -183,7 +190,7 @@ class Entry:
     """What a look at the ledger shows of one instance.
 
     Attributes:
-        path: its file.
+        directory: where its file is.
         identity: as the file name has it.
         name: name of the instance, None when even the file name is damaged.
         alive: whether someone, its owner or a reaper, holds the lease.
@@ -195,7 +202,7 @@ class Entry:
         age: seconds by the wall clock, for people only.
     """
 
-    path: Path
+    directory: Path
     identity: str
     name: str | None
     alive: bool
@@ -205,6 +212,16 @@ class Entry:
     facts: Mapping[str, str]
     detail: Mapping[str, Any]
     age: float
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self.directory / f"{self.identity}.jsonl"
+
+    @property
+    def runtime(self) -> str | None:
+        """Name of its runtime, where known."""
+        return self.intent.runtime if self.intent else None
 
 
 def held(state: str, detail: Mapping[str, Any]) -> bool:
@@ -222,11 +239,13 @@ def held(state: str, detail: Mapping[str, Any]) -> bool:
 class Lease:
     """This process's hold on one instance, from `Ledger.acquire` or `Ledger.claim`, usable once.
 
-    As a context manager it abandons the entry on the way out unless it was released before. In a forked
-    child it is spent from the start.
+    As a context manager it abandons the entry on the way out unless it was released before. In a
+    forked child it is spent from the start.
     """
 
-    def __init__(self, path: Path, descriptor: int, content: _Content, op: int | None = None) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, content: _Content, op: int | None = None
+    ) -> None:
         assert content.intent is not None
         self.intent = content.intent
         self.facts = content.facts
@@ -270,12 +289,14 @@ class Lease:
         of a teardown: a note that is lost costs at most that a reaper starts over.
 
         Raises:
-            LedgerUnavailable: `held` could not be made durable, so a reaper would delete the instance.
+            LedgerUnavailable: `held` is not durable, so a reaper would delete the instance.
         """
         failpoints.hit(_PRE_MARK)
         self.state, self.detail = state, detail
         try:
-            self._write({"state": state, **({"detail": detail} if detail else {})}, sync=state in _SYNCED)
+            self._write(
+                {"state": state, **({"detail": detail} if detail else {})}, sync=state in _SYNCED
+            )
         except OSError as error:
             if state == "held":
                 raise _unavailable(f"cannot keep {self.name}", error) from error
@@ -405,8 +426,8 @@ class Ledger:
         """Open the ledger below a state directory, which is created where missing.
 
         Raises:
-            LedgerUnavailable: the directory is on a shared file system, belongs to or can be changed by
-                someone else, cannot be used, or its install id is damaged.
+            LedgerUnavailable: the directory is on a shared file system, belongs to or can be changed
+                by someone else, cannot be used, or its install id is damaged.
         """
         state = Path(os.path.realpath(state))
         directory = state / "instances"
@@ -438,8 +459,7 @@ class Ledger:
         try:
             descriptor = _create_locked(temporary)
             try:
-                if path.exists():
-                    raise FileExistsError(errno.EEXIST, "the identity is in use", str(path))
+                _require_absent(path)
                 durable.write_all(descriptor, line)
                 failpoints.hit(_POST_INTENT)
                 durable.sync_data(descriptor)
@@ -474,7 +494,7 @@ class Ledger:
         entries: list[Entry] = []
         now = time.time()
         try:
-            names = os.listdir(self.directory)
+            names = os.listdir(self.directory)  # noqa: PTH208 - 10,000 Path objects cost 30 ms
         except OSError as error:
             raise _unavailable(f"cannot read {self.directory}", error) from error
         for name in names:
@@ -490,8 +510,8 @@ class Ledger:
         """Take over the lease of a dead owner; never waits.
 
         Returns:
-            None when someone holds the lease (a look by `scan` counts, for some microseconds), or when
-            the entry is gone.
+            None when someone holds the lease (for some microseconds, a look by `scan` does), or
+            when the entry is gone.
 
         Raises:
             InFlight: the owner is dead, but a process that it started still holds the op-lock.
@@ -509,7 +529,9 @@ class Ledger:
                 op = _lock_op(path)
                 content = self._parse(identity, _read(descriptor))
                 if content.intent is None:
-                    raise LedgerUnavailable(f"{path}: {content.error}", remedy=_remedy_unreadable(path))
+                    raise LedgerUnavailable(
+                        f"{path}: {content.error}", remedy=_remedy_unreadable(path)
+                    )
                 failpoints.hit(_POST_CLAIM)
                 return Lease(path, descriptor, content, op)
             except BaseException:
@@ -521,8 +543,8 @@ class Ledger:
             raise _unavailable(f"cannot claim {path}", error) from error
 
     def _look(self, name: str, now: float) -> Entry | None:
-        path = self.directory / name
-        identity = name.removesuffix(".jsonl")
+        path = f"{self.directory}/{name}"
+        identity = name[: -len(".jsonl")]
         alive = False
         try:
             descriptor = lifeline.open_kept(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -531,29 +553,30 @@ class Ledger:
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise _unavailable(f"cannot read {self.directory}", error) from error
-            content = _Content(error=f"cannot be opened: {error.strerror}")
+            content = _Content(error=f"it cannot be opened: {error.strerror}")
         else:
             try:
-                try:
-                    # Shared, so that looks do not disturb each other.
-                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    alive = True
+                alive = _alive(descriptor)
                 if os.fstat(descriptor).st_nlink == 0:
                     return None
                 content = self._parse(identity, _read(descriptor))
             except OSError as error:
-                content = _Content(error=f"cannot be read: {error.strerror}")
+                content = _Content(error=f"it cannot be read: {error.strerror}")
             finally:
                 lifeline.close(descriptor)
-        error_text = content.error and f"{content.error}; {_remedy_unreadable(path)}"
         started = content.intent.started if content.intent else _modified(path, now)
-        valid = _IDENTITY.fullmatch(identity) is not None
         return Entry(
-            path, identity, instance_name(self.install, identity) if valid else None, alive,
-            content.intent, error_text, content.state, content.facts, content.detail,
-            max(0.0, now - started),
-        )  # fmt: skip
+            directory=self.directory,
+            identity=identity,
+            name=instance_name(self.install, identity) if _IDENTITY.fullmatch(identity) else None,
+            alive=alive,
+            intent=content.intent,
+            error=content.error and f"{content.error}; {_remedy_unreadable(path)}",
+            state=content.state,
+            facts=content.facts,
+            detail=content.detail,
+            age=max(0.0, now - started),
+        )
 
     def _parse(self, identity: str, data: bytes) -> _Content:
         content = _parse(data)
@@ -587,48 +610,60 @@ def default_state_directory() -> Path:
     return Path.home() / ".local" / "state" / INSTANCE_PREFIX
 
 
+def _alive(descriptor: int) -> bool:
+    """Whether someone holds the lease; a shared lock, so that looks do not disturb each other."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def _parse(data: bytes) -> _Content:
     """Read what is there: torn or NUL-filled lines after the intent are skipped, they are hints."""
-    text = data.rstrip(b"\0")
-    content = _Content(end=len(text), torn=bool(text) and not text.endswith(b"\n"))
-    lines = text.split(b"\n")
+    end = data.rfind(b"\n") + 1
+    content = _Content(end=end)
+    if data[end : end + 1] not in {b"", b"\0"}:  # a last line without its end
+        content.end, content.torn = len(data.rstrip(b"\0")), True
+    lines = data[:end].decode(errors="replace").split("\n")
     try:
-        if len(lines) < 2:
-            raise ValueError("the intent is empty or torn")  # noqa: TRY301 - one place for the verdict
-        head = json.loads(lines[0])
-        if not isinstance(head, dict) or head.get("v") != VERSION:
-            raise ValueError("it was written by another version of claw")  # noqa: TRY301
-        content.intent = Intent.from_json(head["intent"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        content.error = f"the intent cannot be read ({error})"
-    for line in lines[1:]:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            value = json.loads(line.strip(b"\0"))
+        content.intent = _head(lines[0])
+    except (ValueError, KeyError, TypeError) as error:
+        content.error = f"its intent cannot be read ({type(error).__name__}: {error})"
+    for line in lines[1:-1]:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            value = json.loads(line.strip("\0"))
             if "fact" in value:
                 key, fact = value["fact"]
                 content.facts[str(key)] = str(fact)
             else:
-                content.state, content.detail = str(value["state"]), dict(value.get("detail", {}))
+                content.state, content.detail = str(value["state"]), dict(value.get("detail", ()))
     return content
+
+
+def _head(line: str) -> Intent:
+    value = json.loads(line)
+    if value["v"] != VERSION:
+        raise ValueError(f"it has version {value['v']!r}, this claw reads {VERSION}")
+    return Intent.from_json(value["intent"])
 
 
 def _read(descriptor: int) -> bytes:
     data = os.pread(descriptor, RESERVED, 0)
-    if len(data) < RESERVED:
-        return data
-    parts = [data]
-    while data:
-        data = os.pread(descriptor, 1 << 16, sum(map(len, parts)))
-        parts.append(data)
-    return b"".join(parts)
+    while len(data) % RESERVED == 0 and data[-1:] not in {b"", b"\0"}:
+        more = os.pread(descriptor, RESERVED, len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def _create_locked(path: Path) -> int:
-    """Create a file that this process holds; a sweep that comes in between only costs a repetition."""
+    """Create a file that this process holds; a sweep in between only costs a repetition."""
     for _ in range(100):
         failpoints.hit(_PRE_OPEN)
         descriptor = lifeline.open_kept(
@@ -675,9 +710,7 @@ def _lock_op(path: Path) -> int | None:
         InFlight: some process still has it.
     """
     try:
-        op = lifeline.open_kept(
-            lambda: os.open(path.with_suffix(".op"), os.O_RDWR | os.O_CLOEXEC)
-        )
+        op = lifeline.open_kept(lambda: os.open(path.with_suffix(".op"), os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
         return None
     try:
@@ -691,8 +724,18 @@ def _lock_op(path: Path) -> int | None:
     return op
 
 
+def _require_absent(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "the identity is in use", str(path))
+
+
+def _require_intent(path: Path, content: _Content) -> None:
+    if content.intent is None:
+        raise LedgerUnavailable(f"{path}: {content.error}", remedy=_remedy_unreadable(path))
+
+
 def _discard(path: Path, descriptor: int | None = None) -> None:
-    """Remove a file that stands for nothing, as far as possible, and only then let go of its lock."""
+    """Remove a file that stands for nothing, if possible, and only then let go of its lock."""
     with contextlib.suppress(OSError):
         path.unlink()
     if descriptor is not None:
@@ -714,7 +757,7 @@ def _install(path: Path) -> str:
     if not _INSTALL.fullmatch(text):
         raise LedgerUnavailable(
             f"the install id in {path} is damaged",
-            remedy=f"write the 8 hex digits that stand in the names of your instances into {path}; "
+            remedy=f"write the 8 hex digits in the names of your instances into {path}; "
             "if there are no instances, remove the file",
         )
     return text
@@ -731,14 +774,14 @@ def _check_owner(path: Path) -> None:
         raise LedgerUnavailable(f"others can change {path}", remedy=f"chmod 700 {path}")
 
 
-def _modified(path: Path, default: float) -> float:
+def _modified(path: str, default: float) -> float:
     try:
-        return path.stat().st_mtime
+        return os.stat(path).st_mtime
     except OSError:
         return default
 
 
-def _remedy_unreadable(path: Path) -> str:
+def _remedy_unreadable(path: Path | str) -> str:
     return f"see that the instance is gone, then remove {path}"
 
 

@@ -1,9 +1,9 @@
 """Descriptors that must die with this process: leases, op-locks, lifeline pipes, control sockets.
 
 Somebody learns of our death from the kernel closing them. A child made by `exec` does not have them
-(they are close-on-exec); a child made by a bare `fork`, such as a `multiprocessing` worker, would keep
-them open after our death, so it closes them at once. It closes and never unlocks: the lock belongs
-to the open file that parent and child share.
+(they are close-on-exec); a child made by a bare `fork`, such as a `multiprocessing` worker, would
+keep them open after our death, so it closes them at once. It closes and never unlocks: the lock
+belongs to the open file that parent and child share.
 
 `subprocess` with `preexec_fn` also runs these handlers, so it cannot pass a kept descriptor on.
 """
@@ -67,8 +67,8 @@ def _close_in_child() -> None:
     _lock.release()
 
 
-# The lock is held over the fork, so that the child sees a whole registry and no descriptor is between
-# being opened and being registered.
+# The lock is held over the fork, so that the child sees a whole registry and no descriptor is
+# between being opened and being registered.
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_close_in_child
 )

@@ -154,10 +154,11 @@ class Registry:
 
     def _find(self, name: str) -> _Entry:
         installed = self.names()
+        asked = name
         if name not in installed:
             name = ALIASES.get(name, name)
         if name not in installed:
-            raise _unknown(name, installed)
+            raise _unknown(asked, name, installed)
         offers = [entry for entry in self._entries if entry.name == name]
         if len(offers) > 1:
             both = " and ".join(str(entry.origin) for entry in offers)
@@ -253,8 +254,8 @@ def _discover(group: str) -> Iterator[_Entry]:
 
 def _origin(distribution: importlib.metadata.Distribution) -> Origin:
     try:
-        metadata = distribution.metadata
-        name, version = metadata.get("Name"), metadata.get("Version")
+        name: str | None = distribution.metadata["Name"]
+        version: str | None = distribution.metadata["Version"]
     except Exception:  # noqa: BLE001 - a damaged installation still has to be named somehow
         name = version = None
     place = f"an unnamed distribution in {distribution.locate_file('')}"
@@ -283,13 +284,13 @@ def _broken(entry: _Entry, what: str, first: str = "") -> PluginError:
     )
 
 
-def _unknown(name: str, installed: tuple[str, ...]) -> UnknownRuntime:
+def _unknown(asked: str, name: str, installed: tuple[str, ...]) -> UnknownRuntime:
     known = (*installed, *KNOWN)
     close = [name] if name in known else difflib.get_close_matches(name, known, 1)
     hints = [f"did you mean {one}?" for one in close if one != name]
     hints += [f"pip install {KNOWN[one]}" for one in close if one not in installed]
     return UnknownRuntime(
-        f"no runtime {name!r} is installed; installed: {', '.join(installed) or 'none'}",
+        f"no runtime {asked!r} is installed; installed: {', '.join(installed) or 'none'}",
         remedy=" ".join(hints) or "name one of the installed runtimes",
     )
 

@@ -251,9 +251,8 @@ class Relay(Runtime):
                 **where,
             ) from error
         expected = _RESULTS.get(hook, (object,))
-        if not isinstance(result, expected) or (
-            hook == "list_instances" and not all(isinstance(name, str) for name in result)
-        ):
+        names = result if isinstance(result, frozenset) else ()
+        if not isinstance(result, expected) or not all(isinstance(name, str) for name in names):
             wanted = " or ".join(kind.__name__ for kind in expected)
             raise RuntimeFault(
                 f"hook {hook} of the plugin {self.name} returned {type(result).__name__}"

@@ -253,7 +253,10 @@ class Router:
         except WardenUnavailable:
             return  # said when it happened
         left = [entry for entry in await in_thread(self.ledger.scan) if not entry.alive]
-        await warden.close(reap=bool(left))
+        if left:
+            warden.hand_over()
+        else:
+            await warden.close()
 
     def _check(self, spec: Spec) -> None:
         """Refuse what no runtime may do, before anything is started."""

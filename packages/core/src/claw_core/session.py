@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 import attrs
 
 from claw_core import archive, events
+from claw_core.deadline import CommandDeadline
 from claw_core.errors import (
     ClawError,
     ConfigError,
@@ -24,9 +25,9 @@ from claw_core.errors import (
 )
 from claw_core.host import Host
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Sink, Spec
-from claw_core.reaper import destroy
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
+from claw_core.teardown import Teardown
 
 if TYPE_CHECKING:
     from claw_core.ledger import Intent, Lease, Ledger
@@ -145,42 +146,23 @@ class Session:
                     remedy="pass binary data by standard input or by upload",
                 )
         started = time.monotonic()
-        overdue = "timeout"
+        deadline = CommandDeadline(timeout, idle_timeout)
         broken: list[Exception] = []
+        io = IO(
+            None if stdin is None else _chunks(stdin, broken),
+            _watched(stdout, deadline, broken),
+            _watched(stderr, deadline, broken),
+            control,
+        )
         try:
-            async with asyncio.timeout(timeout) as deadline:
-                loop = asyncio.get_running_loop()
-                last = loop.time() + timeout if timeout else None
-
-                def touch() -> None:
-                    """Push the deadline out after output, but never past the hard one."""
-                    nonlocal overdue
-                    if idle_timeout is not None and not deadline.expired():
-                        quiet = loop.time() + idle_timeout
-                        overdue = (
-                            "timeout" if last is not None and last <= quiet else "idle timeout"
-                        )
-                        deadline.reschedule(last if overdue == "timeout" else quiet)
-
-                touch()
-                io = IO(
-                    None if stdin is None else _chunks(stdin, broken),
-                    _watched(stdout, touch, broken),
-                    _watched(stderr, touch, broken),
-                    control,
-                )
+            async with deadline.watch():
                 self.record.exit = await self.relay.execute(
                     instance, Command(tuple(argv), dict(env or {}), workdir), io
                 )
                 return self.record.exit
-        except TimeoutError:
-            limit = timeout if overdue == "timeout" else idle_timeout
-            raise DeadlineExceeded(
-                f"the command was stopped after its {overdue} of {limit:g} s",
-                runtime=self.relay.name,
-                phase="execute",
-                instance=self.name,
-            ) from None
+        except DeadlineExceeded as error:
+            error.at(runtime=self.relay.name, instance=self.name)
+            raise
         except SpentInstance:
             self._spent = True
             raise
@@ -291,17 +273,20 @@ class Session:
             await in_thread(lease.release)
             self.record.teardown = "gone"
             return
-        outcome = await destroy(
-            self.relay,
-            self._instance,
+        lease.mark("stopping")
+        teardown = Teardown(
             lease,
-            deadline=self._deadlines.teardown,
-            # Only a creation that was cut short can still come to light in a server later.
+            # Only a creation that was cut short can still come to light in a server later, and to
+            # wait for that is the warden's work.
             settle=0.0 if self._created else self.route.assessment.settle,
+            patient=False,
         )
+        until = started + self._deadlines.teardown
+        outcome = await teardown.run(self.relay, self._instance, until)
+        lease.abandon()
         self._spend("teardown", started)
         self.record.teardown = outcome.result
-        if outcome.result == "quarantined":
+        if outcome.result not in {"gone", "limbo"}:
             raise TeardownFailed(
                 outcome.error or "the teardown could not be verified",
                 runtime=self.relay.name,
@@ -343,16 +328,15 @@ async def _chunks(
         raise
 
 
-def _watched(sink: Output, touch: Callable[[], None], broken: list[Exception]) -> Sink:
+def _watched(sink: Output, deadline: CommandDeadline, broken: list[Exception]) -> Sink:
     async def watched(data: bytes) -> None:
-        touch()
-        if sink is None:
-            return
-        try:
-            await sink(data)
-        except Exception as error:
-            broken.append(error)
-            raise
-        touch()  # a slow reader is no idle command
+        with deadline.reading():
+            if sink is None:
+                return
+            try:
+                await sink(data)
+            except Exception as error:
+                broken.append(error)
+                raise
 
     return watched

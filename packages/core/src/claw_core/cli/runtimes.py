@@ -42,16 +42,16 @@ async def _rows() -> list[dict[str, Any]]:
     for row in registry.rows():
         shown: dict[str, Any] = {
             "name": row.name,
-            "from": row.origin,
+            "from": f"{row.distribution} {row.version}",
             "available": False,
             "version": None,
             "isolation": "-",
             "axes": {},
-            "reason": row.error,
-            "remedy": None,
+            "reason": row.error and row.error.message,
+            "remedy": row.error and row.error.remedy,
         }
         if row.error is None:
-            description = await registry.resolve(row.name, {}).describe()
+            description = await registry.resolve(row.name).describe()
             shown |= {
                 "available": description.available,
                 "version": description.version,

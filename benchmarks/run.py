@@ -1,0 +1,11 @@
+"""All measurements, one after the other: `python benchmarks/run.py`."""
+
+from __future__ import annotations
+
+import ledger
+import local_lifecycle
+import start_up
+
+if __name__ == "__main__":
+    for part in (start_up, ledger, local_lifecycle):
+        part.main()

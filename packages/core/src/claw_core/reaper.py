@@ -1,0 +1,398 @@
+"""Tears down what dead owners left behind; forgets an instance only when its absence was seen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import attrs
+
+from claw_core import durable, failpoints
+from claw_core.errors import ClawError, LedgerUnavailable, TeardownFailed
+from claw_core.host import Host
+from claw_core.ledger import Entry, InFlight, Intent, Lease, Ledger, held
+from claw_core.model import INSTANCE_PREFIX, Instance, Spec
+
+Result: TypeAlias = Literal["gone", "limbo", "quarantined", "busy", "alive", "held", "unreadable"]
+Intention: TypeAlias = Literal["delete", "keep", "adopt", "repair"]
+
+ATTEMPT_TIMEOUT: Final = 60.0
+"""Seconds that a backend has for one attempt."""
+CLAIMS: Final = 128
+"""Entries held at a time; each costs up to two open files."""
+CALLS: Final = 8
+"""Backends at work at a time."""
+
+_CLAIMED = failpoints.declare("reaper.claimed", "a dead owner's instance is ours")
+_PRE_TEARDOWN = failpoints.declare("reaper.pre-teardown", "the backend is about to delete it")
+_POST_TEARDOWN = failpoints.declare("reaper.post-teardown", "the backend says that it is deleted")
+_VERIFIED = failpoints.declare("reaper.verified", "the backend's listing does not show it")
+_PRE_LIMBO = failpoints.declare("reaper.pre-limbo", "it is absent, and may still come to light")
+_POST_LIMBO = failpoints.declare("reaper.post-limbo", "since when it is absent is durable")
+_SETTLED = failpoints.declare("reaper.settled", "it was absent for the whole settle time")
+_RELEASED = failpoints.declare("reaper.released", "its entry is removed")
+
+
+class Backend(Protocol):
+    """The part of a `Runtime` that reaping needs."""
+
+    async def teardown(self, instance: Instance, /) -> None:
+        """See `Runtime.teardown`."""
+
+    async def list_instances(self, install: str, /) -> frozenset[str]:
+        """See `Runtime.list_instances`."""
+
+
+Resolve: TypeAlias = Callable[[str, Mapping[str, Any]], Backend]
+"""Make a runtime from its name and settings; may raise PluginError or UnknownRuntime."""
+
+
+@attrs.frozen
+class Outcome:
+    """What became of one entry.
+
+    Attributes:
+        name: name of the instance, or its file where even that is damaged.
+        runtime: name of its runtime, where known.
+        result: `gone`: seen to be absent and forgotten. `limbo`: absent, but the settle time is not
+            over. `quarantined`: it could not be torn down. `busy`: another reaper has it, a process
+            of its dead owner is still at work, or there was no time. `alive`: its owner lives. `held`: kept on purpose.
+            `unreadable`: its entry is damaged. All but `gone` stay in the ledger.
+        error: what went wrong, or is being waited for.
+    """
+
+    name: str
+    runtime: str | None
+    result: Result
+    error: str | None = None
+
+
+@attrs.frozen
+class Plan:
+    """What a reap would do with one instance.
+
+    Attributes:
+        name: name of the instance, or its file where even that is damaged.
+        runtime: name of its runtime, where known.
+        result: `delete`; `keep`; `adopt`: delete if asked to adopt; `repair`: its entry is damaged.
+        error: why.
+    """
+
+    name: str
+    runtime: str | None
+    result: Intention
+    error: str
+
+
+@attrs.frozen(eq=False)
+class Reaper:
+    """Reaps one ledger; any number of reapers, in any number of processes, may work at a time.
+
+    Args:
+        ledger: where the entries are.
+        resolve: makes a runtime from its name and settings.
+        backends: names and settings of runtimes to search for unclaimed instances, beside those
+            that the ledger mentions.
+    """
+
+    ledger: Ledger
+    resolve: Resolve
+    backends: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    attempt_timeout: float = ATTEMPT_TIMEOUT
+    _claims: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CLAIMS), init=False)
+    _calls: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CALLS), init=False)
+
+    async def reap(self, deadline: float = 120.0, *, adopt: bool = False) -> list[Outcome]:
+        """Tear down what belongs to dead owners, and say what became of every entry.
+
+        Cancelling it, or killing it, leaves every entry as it is for the next reaper.
+
+        Args:
+            deadline: seconds after which no new attempt is made.
+            adopt: first make entries for instances of ours that the ledger does not know.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read, or an adopted entry cannot be written.
+        """
+        until = time.monotonic() + deadline
+        if adopt:
+            for name, runtime, settings in await self._unclaimed():
+                self.ledger.acquire(
+                    _adopted(self.ledger.install, name, runtime, settings)
+                ).abandon()
+        entries = self.ledger.scan()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._entry(entry, until)) for entry in entries]
+        return [task.result() for task in tasks]
+
+    async def plan(self) -> list[Plan]:
+        """Say what `reap(adopt=True)` would delete and why, without any side effect.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        plans = [_planned(entry) for entry in self.ledger.scan(sweep=False)]
+        for name, runtime, _ in await self._unclaimed(plans):
+            why = "carries our install id, but the ledger does not know it"
+            plans.append(Plan(name, runtime, "adopt", why))
+        return plans
+
+    async def _entry(self, entry: Entry, until: float) -> Outcome:
+        name = entry.name or entry.path.name
+        if entry.alive:
+            return Outcome(name, entry.runtime, "alive")
+        if entry.intent is None:
+            return Outcome(name, None, "unreadable", entry.error)
+        runtime = entry.intent.runtime
+        try:
+            async with self._claims:
+                lease = await self._claim(entry, until)
+                if isinstance(lease, Outcome):
+                    return lease
+                with lease:
+                    failpoints.hit(_CLAIMED)
+                    if held(lease.state, lease.detail):
+                        return Outcome(name, runtime, "held")
+                    return await self._destroy(lease, until)
+        except ClawError as error:  # of the ledger: one entry's trouble never stops the others
+            return Outcome(name, runtime, "quarantined", str(error))
+
+    async def _claim(self, entry: Entry, until: float) -> Lease | Outcome:
+        """Take over the lease; wait while the dead owner's processes are at work."""
+        assert entry.intent is not None
+        name, runtime = entry.intent.name, entry.intent.runtime
+        for attempt in range(1_000_000):
+            error = "another reaper has it"
+            try:
+                lease = self.ledger.claim(entry)
+                if lease is not None:
+                    return lease
+                if not entry.path.exists():
+                    return Outcome(name, runtime, "gone")
+                patience = 3  # a mere look by another process has it for some microseconds
+            except InFlight as in_flight:
+                error, patience = in_flight.message, 1_000_000
+            pause = _backoff(attempt, cap=1.0) / 10
+            if attempt >= patience or time.monotonic() + pause >= until:
+                return Outcome(name, runtime, "busy", error)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _destroy(self, lease: Lease, until: float) -> Outcome:
+        intent = lease.intent
+        try:
+            backend = self.resolve(intent.runtime, intent.settings)
+        except Exception as error:  # noqa: BLE001 - a third party's failure is recorded, not ours
+            return _quarantine(lease, error)
+        spec = Spec(group=intent.group, image=intent.image)
+        return await destroy(
+            backend,
+            Instance(lease.name, spec, Host(lease, intent.runtime)),
+            lease,
+            deadline=until - time.monotonic(),
+            settle=intent.settle,
+            patient=True,
+            attempt_timeout=self.attempt_timeout,
+            calls=self._calls,
+        )
+
+    async def _unclaimed(
+        self, known: Iterable[Plan] = ()
+    ) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Find instances of ours without an entry."""
+        install = self.ledger.install
+        places: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        mentioned = [
+            (entry.intent.runtime, entry.intent.settings)
+            for entry in self.ledger.scan(sweep=False)
+            if entry.intent
+        ]
+        for name, settings in (*self.backends, *mentioned):
+            places.setdefault(f"{name} {sorted(settings.items())!r}", (name, settings))
+        found: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
+        for runtime, settings in places.values():
+            try:
+                async with asyncio.timeout(self.attempt_timeout):
+                    names = await self.resolve(runtime, settings).list_instances(install)
+            except Exception:  # noqa: BLE001, S112 - what cannot be listed cannot be adopted
+                continue
+            for name in names:
+                if name.startswith(f"{INSTANCE_PREFIX}-{install}-"):
+                    found.setdefault(name, (name, runtime, settings))
+        # Scanned after listing: an entry is there before its instance, so what a live owner
+        # is creating meanwhile is never taken for unclaimed.
+        claimed = {entry.name for entry in self.ledger.scan(sweep=False)}
+        claimed.update(plan.name for plan in known)
+        return [one for name, one in sorted(found.items()) if name not in claimed]
+
+
+async def destroy(
+    backend: Backend,
+    instance: Instance,
+    lease: Lease,
+    *,
+    deadline: float,
+    settle: float,
+    patient: bool = False,
+    attempt_timeout: float = ATTEMPT_TIMEOUT,
+    calls: asyncio.Semaphore | None = None,
+) -> Outcome:
+    """Tear an instance down verifiably and end its lease, whatever comes.
+
+    Only `gone` removes the entry. `limbo` and `quarantined` leave it for the next reaper, and so
+    does cancellation.
+
+    Args:
+        backend: what tears it down.
+        instance: what to tear down.
+        lease: this process's hold on it.
+        deadline: seconds after which no new attempt is made.
+        settle: seconds for which it must be absent, because a creation may still come to light.
+        patient: wait for the settle time as far as the deadline allows; otherwise return `limbo`.
+        attempt_timeout: seconds that the backend has for one attempt.
+        calls: bounds how many attempts are made at a time; waiting for it costs no attempt.
+    """
+    until = time.monotonic() + deadline
+    attempt = 0
+    with lease:
+        while True:
+            try:
+                async with calls or contextlib.nullcontext():
+                    seconds = min(attempt_timeout, until - time.monotonic())
+                    if seconds <= 0:
+                        text = "the deadline came before the next attempt"
+                        return Outcome(lease.name, lease.intent.runtime, "busy", text)
+                    appeared = await _attempt(backend, instance, lease, seconds)
+            except Exception as error:  # noqa: BLE001 - a third party's failure is recorded
+                pause = _backoff(attempt)
+                if time.monotonic() + pause >= until:
+                    return _quarantine(lease, error)
+                attempt += 1
+            else:
+                attempt = 0
+                pause = _remaining(lease, settle, appeared=appeared)
+                if pause <= 0:
+                    break
+                if not patient or time.monotonic() + pause >= until:
+                    text = f"absent, not yet for {settle:g} s"
+                    return Outcome(lease.name, lease.intent.runtime, "limbo", text)
+                pause = min(pause, max(0.05, min(1.0, settle / 10)))
+            await asyncio.sleep(pause)
+        lease.mark("gone")
+        try:
+            lease.release()
+        except LedgerUnavailable as error:
+            return Outcome(lease.name, lease.intent.runtime, "quarantined", str(error))
+    failpoints.hit(_RELEASED)
+    return Outcome(lease.name, lease.intent.runtime, "gone")
+
+
+async def _attempt(backend: Backend, instance: Instance, lease: Lease, seconds: float) -> bool:
+    """Delete once, see that it is absent, and return whether it was there before.
+
+    Raises:
+        TeardownFailed: it is still there, or it took too long.
+    """
+    install, appeared = lease.intent.install, False
+    try:
+        async with asyncio.timeout(seconds):
+            if lease.state == "limbo":
+                appeared = instance.name in await backend.list_instances(install)
+            failpoints.hit(_PRE_TEARDOWN)
+            await backend.teardown(instance)
+            failpoints.hit(_POST_TEARDOWN)
+            present = await backend.list_instances(install)
+    except TimeoutError as error:
+        raise TeardownFailed(str(error) or f"not torn down within {seconds:.3g} s") from error
+    if instance.name in present:
+        raise TeardownFailed("still there after its teardown")
+    failpoints.hit(_VERIFIED)
+    return appeared
+
+
+def _quarantine(lease: Lease, error: Exception) -> Outcome:
+    text = str(error) or type(error).__name__
+    lease.mark("quarantined", error=text[:500])
+    return Outcome(lease.name, lease.intent.runtime, "quarantined", text)
+
+
+def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
+    """Return for how many seconds the absence just seen must still last; note since when it does.
+
+    The time counts from the first look that found it absent after the owner's death, and from the
+    next such look whenever it has appeared since. A later reaper of the same boot carries on, because
+    the creation in question started before the owner's death, and it makes a look of its own before
+    it decides. After a reboot the clock means nothing, so it counts from the start. The clock stands
+    still while the machine sleeps, as does a local server with the creation.
+    """
+    if settle <= 0:
+        return 0.0
+    now, boot = durable.awake_time(), durable.boot_id()
+    known = lease.state == "limbo" and lease.detail.get("boot") == boot and not appeared
+    since = lease.detail.get("since") if known else None
+    if not isinstance(since, int | float) or since > now:
+        failpoints.hit(_PRE_LIMBO)
+        lease.mark("limbo", boot=boot, since=now)
+        failpoints.hit(_POST_LIMBO)
+        return settle
+    if now - since < settle:
+        return settle - (now - since)
+    failpoints.hit(_SETTLED)
+    return 0.0
+
+
+def _backoff(attempt: int, cap: float = 30.0) -> float:
+    """Seconds before the next attempt; jitter keeps concurrent reapers out of step."""
+    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def _adopted(install: str, name: str, runtime: str, settings: Mapping[str, Any]) -> Intent:
+    tail = name.removeprefix(f"{INSTANCE_PREFIX}-{install}-")
+    own = Intent.new(install, runtime, settings)
+    return attrs.evolve(own, identity=tail + own.identity[len(tail) :])
+
+
+def _planned(entry: Entry) -> Plan:
+    name, runtime = entry.name or entry.path.name, entry.runtime
+    if entry.alive:
+        return Plan(name, runtime, "keep", "its owner, or a reaper, is alive")
+    if entry.intent is None:
+        return Plan(name, runtime, "repair", entry.error or "its entry is damaged")
+    if held(entry.state, entry.detail):
+        return Plan(name, runtime, "keep", "kept on purpose, and its time is not over")
+    return Plan(name, runtime, "delete", f"its owner is dead (state: {entry.state})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Reap everything in a state directory; 0 when nothing is left to do, otherwise 1."""
+    parser = argparse.ArgumentParser(prog="python -m claw_core.reaper", description=main.__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="the state directory")
+    parser.add_argument("--deadline", type=float, default=120.0, help="seconds (default 120)")
+    parser.add_argument("--owner", type=int, help="process whose instances are not yet to be alive")
+    options = parser.parse_args(arguments)
+    from claw_core.registry import Registry
+
+    try:
+        ledger = Ledger.open(options.state)
+        outcomes = asyncio.run(Reaper(ledger, Registry().resolve).reap(options.deadline))
+        # The kernel closes a dying process's descriptors one by one: its lifeline may be gone while
+        # its leases are not. The pid only decides whether to look again.
+        dying = options.owner is not None and any(
+            entry.alive and entry.intent and entry.intent.owner == options.owner
+            for entry in ledger.scan()
+        )
+    except ClawError:
+        return 1
+    done = all(outcome.result in {"gone", "alive", "held"} for outcome in outcomes)
+    return 0 if done and not dying else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

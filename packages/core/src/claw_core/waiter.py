@@ -1,0 +1,120 @@
+"""The warden's process: waits for the owner's death, then runs the reaper.
+
+Run as a script by `warden.py`, isolated and without site-packages, with the reading end of the
+owner's lifeline as standard input; so it imports the standard library only, and little of that.
+Arguments: the state directory, the directory that contains `claw_core`, the owner's pid.
+
+It reads `r`: reap now; `q`: end without reaping; end of file: the owner is dead.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+PATIENCE = 600.0
+"""Seconds for which it keeps trying after the owner's death."""
+REAPER_LIMIT = 300.0
+"""Seconds after which a reaper that does not end is killed; it gives itself 120."""
+READY = b"+"
+
+
+class Waiter:
+    """One owner's waiter; at most one reaper runs at a time."""
+
+    def __init__(self, state: str, source: str, owner: str) -> None:
+        path = os.environ.get("PYTHONPATH")
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": source + (os.pathsep + path if path else ""),
+        }
+        # -P: the working directory is not searched for modules
+        self.command = [
+            sys.executable, "-P", "-m", "claw_core.reaper", "--state", state, "--owner", owner,
+        ]  # fmt: skip
+        self.reaper: int | None = None
+        self.started = 0.0
+
+    def spawn(self) -> None:
+        """Start a reaper."""
+        self.started = time.monotonic()
+        self.reaper = os.posix_spawn(sys.executable, self.command, self.environment)
+
+    def finished(self) -> int | None:
+        """Return the reaper's exit status if it has ended."""
+        assert self.reaper is not None
+        if time.monotonic() - self.started > REAPER_LIMIT:
+            os.kill(self.reaper, signal.SIGKILL)
+        pid, status = os.waitpid(self.reaper, os.WNOHANG)
+        if not pid:
+            return None
+        self.reaper = None
+        return status
+
+    def wait_for_owner(self) -> bool:
+        """Serve the owner; return whether it died, instead of saying good-bye."""
+        wanted = False
+        while True:
+            busy = self.reaper is not None
+            readable, _, _ = select.select([0], [], [], 0.05 if busy else None)
+            if readable:
+                commands = os.read(0, 4096)
+                if not commands:
+                    return True
+                if b"q" in commands:
+                    return False
+                wanted = True
+            if busy:
+                self.finished()
+            if wanted and self.reaper is None:
+                wanted = False
+                self.spawn()
+
+    def reap(self) -> None:
+        """Run reapers until one has nothing left to do, or patience ends."""
+        until = time.monotonic() + PATIENCE
+        pause = 0.1
+        while time.monotonic() < until:
+            self.spawn()
+            while (status := self.finished()) is None:
+                time.sleep(0.01)
+            if status == 0:
+                return
+            time.sleep(pause)
+            pause = min(30.0, 2 * pause)
+
+
+def detach() -> None:
+    """Survive what ends the owner, and hold nothing but the lifeline."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def main() -> None:
+    """Say that it is ready, wait, and reap."""
+    detach()
+    waiter = Waiter(*sys.argv[1:4])
+    os.write(1, READY)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+    if waiter.wait_for_owner():
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        # An owner that lives on, having handed over, waits for its child: go on as nobody's child.
+        # A reaper that is running meanwhile is not ours any more; the ledger keeps them apart.
+        if os.fork():
+            os._exit(0)
+        waiter.reaper = None
+        waiter.reap()
+
+
+if __name__ == "__main__":
+    main()
