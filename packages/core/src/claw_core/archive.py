@@ -414,15 +414,16 @@ class Unpacker:
                     self._refuse(f"{shown(_text(key))} is not supported")
 
     def _records(self, text: bytes) -> Iterator[tuple[bytes, bytes]]:
-        while text:
-            length, space, _ = text.partition(b" ")
-            if not (space and length.isdigit() and len(length) < 8):
-                self._refuse("an extended header is damaged")
-            record, text = text[: int(length)], text[int(length) :]
-            key, equals, value = record[len(length) + 1 :].partition(b"=")
-            if len(record) != int(length) or not equals or not value.endswith(b"\n"):
+        start = 0
+        while start < len(text):
+            digits, space, _ = text[start : start + 8].partition(b" ")
+            length = int(digits) if space and digits.isdigit() else 0
+            record = text[start : start + length]
+            key, equals, value = record[len(digits) + 1 :].partition(b"=")
+            if not (length and len(record) == length and equals and value.endswith(b"\n")):
                 self._refuse("an extended header is damaged")
             yield key, value[:-1]
+            start += length
 
     def _extract(
         self, block: bytes, code: bytes, size: int, meta: _Meta
@@ -566,7 +567,7 @@ class Unpacker:
                     here.pop()
                     parts += further.split("/")[::-1]
                     links -= 1
-            if not here or links < 0:
+            if here[:1] != [self._name] or links < 0:
                 return False
         # The file system has the last word: it may take names for equal that we take for different.
         stage = os.path.realpath(self._final.parent / self._stage / self._name)

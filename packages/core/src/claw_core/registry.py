@@ -213,7 +213,7 @@ def load_observers(report: Callable[[PluginError], None] | None = None) -> list[
                 observer_manager([observer])  # sees whether its arguments fit
                 observers.append(observer)
         except PluginError as error:
-            report(error)
+            report(error if error.runtime else _broken(entry, f"cannot be held: {error.message}"))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - isolated, whatever a plugin does

@@ -190,15 +190,16 @@ class Relay(Runtime):
             await self._enter(phase, held)
             started = time.monotonic()
             try:
-                phase.result = await self._call(hook, instance=instance, **arguments)
+                result = await self._call(hook, instance=instance, **arguments)
             finally:
                 phase.seconds = time.monotonic() - started
         except BaseException as error:
             phase.error = error
             await self._leave(phase, held, error)
             raise
+        phase.result = result  # what an observer makes of it stays with the observers
         await self._leave(phase, held, None)
-        return phase.result
+        return result
 
     async def _enter(self, phase: Phase, held: list[_Watch]) -> None:
         must_run = phase.name == "teardown"
@@ -312,16 +313,22 @@ class _Watch:
             await asyncio.wait(
                 (self.task, self._entered), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
-        except asyncio.CancelledError:
-            self.task.cancel()
+        except asyncio.CancelledError as error:
+            self._abandon(error)
             await asyncio.wait((self.task,), timeout=OBSERVER_DEADLINE)
             raise
         if self._entered.done():
             return None
         if self.task.done():
             return self.task.result()
+        failure = TimeoutError(f"did not enter within {timeout:g} s")
+        self._abandon(failure)
+        return failure
+
+    def _abandon(self, error: BaseException) -> None:
+        """Wait no longer; should it enter in spite of all, it is to leave at once."""
+        self.release(error)
         self.task.cancel()
-        return TimeoutError(f"did not enter within {timeout:g} s")
 
     def release(self, error: BaseException | None) -> None:
         """Tell the observer how the phase ended."""
@@ -359,7 +366,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
         manager.register(plugin, name)
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(
-            f"the plugin {name} does not fit the hooks: {error}",
+            f"the plugin {name} does not fit the hooks: {' '.join(str(error).split())}",
             remedy="compare its methods with claw_core.hookspecs",
         ) from error
 
@@ -369,5 +376,9 @@ def _where(runtime: str, phase: str, instance: Instance | None) -> dict[str, Any
 
 
 def text_of(error: BaseException) -> str:
-    """Return the type of an exception and what it says."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return the type of an exception and what it says, if it can say anything."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the exceptions of plugins are their own code
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
