@@ -22,8 +22,8 @@ from claw_core.reaper import Outcome, Reaper
 class ModelRuntime(Runtime):
     """An instance is the directory `<world>/<name>`.
 
-    Settings: `world`; `broken`: teardown raises; `deaf`: teardown does nothing; `slow`: seconds that
-    a teardown takes.
+    Settings: `world`; `broken`: teardown raises; `deaf`: teardown does nothing; `slow`: seconds
+    that a teardown takes.
     """
 
     @property
@@ -126,7 +126,7 @@ def child(work: Callable[[], object], plan: str = "", log: Path | None = None) -
         try:
             failpoints.arm(plan, str(log) if log else None)
             work()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the parent asserts on the exit code
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(3)

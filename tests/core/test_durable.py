@@ -84,7 +84,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     (tmp_path / "directory").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         durable.write_file(tmp_path / "directory", b"")
     assert sorted(os.listdir(tmp_path)) == ["directory", "file"]
 

@@ -150,7 +150,7 @@ def refuse_shared_filesystem(path: Path) -> None:
         kind = shared_on_linux(mounts, real)
     if kind is not None:
         raise LedgerUnavailable(
-            f"{real} is on a shared file system ({kind}), where a lock does not prove an owner alive",
+            f"{real} is on a shared file system ({kind}), where no lock proves an owner alive",
             remedy="set CLAW_STATE to a directory on a local disk",
         )
 

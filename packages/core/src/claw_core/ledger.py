@@ -154,21 +154,21 @@ class Intent:
         Raises:
             KeyError, TypeError, ValueError: something is missing or is not what it should be.
         """
-        for keys, kind in _TYPES:
-            for key in keys:
-                if not isinstance(value[key], kind):
-                    raise TypeError(f"{key} has the wrong type")
+        for key, kind in _TYPES:
+            if not isinstance(value[key], kind):
+                raise TypeError(f"{key} has the wrong type")
         if not _IDENTITY.fullmatch(value["identity"]) or not _INSTALL.fullmatch(value["install"]):
             raise ValueError("it has no valid identity")
         return cls(*[value[key] for key in _FIELDS])
 
 
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Intent))
-_TYPES: Final[tuple[tuple[tuple[str, ...], Any], ...]] = (
-    (("identity", "install", "runtime", "boot", "digest"), str),
-    (("group", "image"), str | None),
-    (("settle", "owner", "started"), int | float),
-    (("settings",), dict),
+# Tuples of types take a third of the time that unions take.
+_TYPES: Final[tuple[tuple[str, Any], ...]] = (
+    *((key, str) for key in ("identity", "install", "runtime", "boot", "digest")),
+    *((key, (str, type(None))) for key in ("group", "image")),
+    *((key, (int, float)) for key in ("settle", "owner", "started")),
+    ("settings", dict),
 )
 
 
@@ -285,8 +285,8 @@ class Lease:
     def mark(self, state: State, **detail: Any) -> bool:
         """Note a state, and return whether it was written; a note is a hint for people and reapers.
 
-        `limbo`, `quarantined`, `held` and `gone` are also synced. A full disk never stands in the way
-        of a teardown: a note that is lost costs at most that a reaper starts over.
+        `limbo`, `quarantined`, `held` and `gone` are also synced. A full disk never stands in the
+        way of a teardown: a note that is lost costs at most that a reaper starts over.
 
         Raises:
             LedgerUnavailable: `held` is not durable, so a reaper would delete the instance.
@@ -294,9 +294,7 @@ class Lease:
         failpoints.hit(_PRE_MARK)
         self.state, self.detail = state, detail
         try:
-            self._write(
-                {"state": state, **({"detail": detail} if detail else {})}, sync=state in _SYNCED
-            )
+            self._write({"state": state, "detail": detail}, sync=state in _SYNCED)
         except OSError as error:
             if state == "held":
                 raise _unavailable(f"cannot keep {self.name}", error) from error
@@ -367,7 +365,7 @@ class Lease:
             self.abandon()
 
     def abandon(self) -> None:
-        """End the lease and leave the entry, so that others can claim it; harmless when repeated."""
+        """End the lease and leave the entry for others to claim; harmless when repeated."""
         op, descriptor = self._op, self._descriptor
         self._op = self._descriptor = None
         if self._process != os.getpid():
@@ -426,18 +424,19 @@ class Ledger:
         """Open the ledger below a state directory, which is created where missing.
 
         Raises:
-            LedgerUnavailable: the directory is on a shared file system, belongs to or can be changed
-                by someone else, cannot be used, or its install id is damaged.
+            LedgerUnavailable: the directory is on a shared file system, can be changed by someone
+                else, cannot be used, or its install id is damaged.
         """
         state = Path(os.path.realpath(state))
         directory = state / "instances"
         try:
             durable.refuse_shared_filesystem(state)
-            for path in (state, directory):
+            missing = [path for path in state.parents if not path.exists()]
+            for path in (*reversed(missing), state, directory):
                 if not path.is_dir():
-                    state.parent.mkdir(parents=True, exist_ok=True)
                     path.mkdir(mode=0o700, exist_ok=True)
                     durable.sync_directory(path.parent)
+            for path in (state, directory):
                 _check_owner(path)
             return cls(state, directory, _install(state / "install"))
         except OSError as error:
@@ -528,10 +527,7 @@ class Ledger:
                 failpoints.hit(_POST_CLAIM_LOCK)
                 op = _lock_op(path)
                 content = self._parse(identity, _read(descriptor))
-                if content.intent is None:
-                    raise LedgerUnavailable(
-                        f"{path}: {content.error}", remedy=_remedy_unreadable(path)
-                    )
+                _require_intent(path, content)
                 failpoints.hit(_POST_CLAIM)
                 return Lease(path, descriptor, content, op)
             except BaseException:
@@ -545,25 +541,24 @@ class Ledger:
     def _look(self, name: str, now: float) -> Entry | None:
         path = f"{self.directory}/{name}"
         identity = name[: -len(".jsonl")]
-        alive = False
+        alive, content = False, _Content()
         try:
-            descriptor = lifeline.open_kept(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            with lifeline.forbid_fork():
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    alive = _alive(descriptor)
+                    if os.fstat(descriptor).st_nlink == 0:
+                        return None
+                    data = _read(descriptor)
+                finally:
+                    os.close(descriptor)
+            content = self._parse(identity, data)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise _unavailable(f"cannot read {self.directory}", error) from error
-            content = _Content(error=f"it cannot be opened: {error.strerror}")
-        else:
-            try:
-                alive = _alive(descriptor)
-                if os.fstat(descriptor).st_nlink == 0:
-                    return None
-                content = self._parse(identity, _read(descriptor))
-            except OSError as error:
-                content = _Content(error=f"it cannot be read: {error.strerror}")
-            finally:
-                lifeline.close(descriptor)
+            content.error = f"it cannot be opened or read: {error.strerror}"
         started = content.intent.started if content.intent else _modified(path, now)
         return Entry(
             directory=self.directory,

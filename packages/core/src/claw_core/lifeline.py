@@ -14,6 +14,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 _kept: set[int] = set()
 _lock = threading.RLock()
@@ -32,6 +33,11 @@ def open_kept(opener: Callable[[], int]) -> int:
         descriptor = opener()
         _kept.add(descriptor)
         return descriptor
+
+
+def forbid_fork() -> AbstractContextManager[object]:
+    """Let no thread fork meanwhile: for a descriptor that lives for microseconds."""
+    return _lock
 
 
 def close(descriptor: int) -> None:

@@ -63,8 +63,9 @@ class Outcome:
         runtime: name of its runtime, where known.
         result: `gone`: seen to be absent and forgotten. `limbo`: absent, but the settle time is not
             over. `quarantined`: it could not be torn down. `busy`: another reaper has it, a process
-            of its dead owner is still at work, or there was no time. `alive`: its owner lives. `held`: kept on purpose.
-            `unreadable`: its entry is damaged. All but `gone` stay in the ledger.
+            of its dead owner is still at work, or there was no time. `alive`: its owner lives.
+            `held`: kept on purpose. `unreadable`: its entry is damaged. All but `gone` stay in the
+            ledger.
         error: what went wrong, or is being waited for.
     """
 
@@ -92,6 +93,15 @@ class Plan:
 
 
 @attrs.frozen(eq=False)
+class _Turn:
+    """The limits of one reap."""
+
+    until: float
+    claims: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CLAIMS))
+    calls: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CALLS))
+
+
+@attrs.frozen(eq=False)
 class Reaper:
     """Reaps one ledger; any number of reapers, in any number of processes, may work at a time.
 
@@ -106,8 +116,6 @@ class Reaper:
     resolve: Resolve
     backends: Sequence[tuple[str, Mapping[str, Any]]] = ()
     attempt_timeout: float = ATTEMPT_TIMEOUT
-    _claims: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CLAIMS), init=False)
-    _calls: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CALLS), init=False)
 
     async def reap(self, deadline: float = 120.0, *, adopt: bool = False) -> list[Outcome]:
         """Tear down what belongs to dead owners, and say what became of every entry.
@@ -128,8 +136,9 @@ class Reaper:
                     _adopted(self.ledger.install, name, runtime, settings)
                 ).abandon()
         entries = self.ledger.scan()
+        turn = _Turn(until)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._entry(entry, until)) for entry in entries]
+            tasks = [group.create_task(self._entry(entry, turn)) for entry in entries]
         return [task.result() for task in tasks]
 
     async def plan(self) -> list[Plan]:
@@ -144,7 +153,7 @@ class Reaper:
             plans.append(Plan(name, runtime, "adopt", why))
         return plans
 
-    async def _entry(self, entry: Entry, until: float) -> Outcome:
+    async def _entry(self, entry: Entry, turn: _Turn) -> Outcome:
         name = entry.name or entry.path.name
         if entry.alive:
             return Outcome(name, entry.runtime, "alive")
@@ -152,15 +161,15 @@ class Reaper:
             return Outcome(name, None, "unreadable", entry.error)
         runtime = entry.intent.runtime
         try:
-            async with self._claims:
-                lease = await self._claim(entry, until)
+            async with turn.claims:
+                lease = await self._claim(entry, turn.until)
                 if isinstance(lease, Outcome):
                     return lease
                 with lease:
                     failpoints.hit(_CLAIMED)
                     if held(lease.state, lease.detail):
                         return Outcome(name, runtime, "held")
-                    return await self._destroy(lease, until)
+                    return await self._destroy(lease, turn)
         except ClawError as error:  # of the ledger: one entry's trouble never stops the others
             return Outcome(name, runtime, "quarantined", str(error))
 
@@ -185,7 +194,7 @@ class Reaper:
             await asyncio.sleep(pause)
         raise AssertionError
 
-    async def _destroy(self, lease: Lease, until: float) -> Outcome:
+    async def _destroy(self, lease: Lease, turn: _Turn) -> Outcome:
         intent = lease.intent
         try:
             backend = self.resolve(intent.runtime, intent.settings)
@@ -196,11 +205,11 @@ class Reaper:
             backend,
             Instance(lease.name, spec, Host(lease, intent.runtime)),
             lease,
-            deadline=until - time.monotonic(),
+            deadline=turn.until - time.monotonic(),
             settle=intent.settle,
             patient=True,
             attempt_timeout=self.attempt_timeout,
-            calls=self._calls,
+            calls=turn.calls,
         )
 
     async def _unclaimed(
@@ -327,10 +336,10 @@ def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
     """Return for how many seconds the absence just seen must still last; note since when it does.
 
     The time counts from the first look that found it absent after the owner's death, and from the
-    next such look whenever it has appeared since. A later reaper of the same boot carries on, because
+    next such look whenever it has appeared since. A later reaper of the same boot carries on, since
     the creation in question started before the owner's death, and it makes a look of its own before
-    it decides. After a reboot the clock means nothing, so it counts from the start. The clock stands
-    still while the machine sleeps, as does a local server with the creation.
+    it decides. After a reboot the clock means nothing, so it counts from the start. It stands still
+    while the machine sleeps, as does a local server with the creation.
     """
     if settle <= 0:
         return 0.0
@@ -350,7 +359,7 @@ def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
 
 def _backoff(attempt: int, cap: float = 30.0) -> float:
     """Seconds before the next attempt; jitter keeps concurrent reapers out of step."""
-    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _adopted(install: str, name: str, runtime: str, settings: Mapping[str, Any]) -> Intent:

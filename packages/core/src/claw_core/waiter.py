@@ -9,6 +9,7 @@ It reads `r`: reap now; `q`: end without reaping; end of file: the owner is dead
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -99,7 +100,8 @@ def main() -> None:
     """Say that it is ready, wait, and reap."""
     detach()
     waiter = Waiter(*sys.argv[1:4])
-    os.write(1, READY)
+    with contextlib.suppress(OSError):  # the owner is dead already: that is what we are here for
+        os.write(1, READY)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)

@@ -110,8 +110,8 @@ class Warden:
         self._hang_up()
         process, self._process = self._process, None
         if process is not None and self._mine():
-            # It goes on as a process that is no child of ours; what was our child ends, and a thread
-            # waits for that, because nothing else here will.
+            # It goes on as a process that is no child of ours; what was our child ends, and a
+            # thread waits for that, because nothing else here will.
             threading.Thread(target=process.wait, daemon=True).start()
 
     def _mine(self) -> bool:
