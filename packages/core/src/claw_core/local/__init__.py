@@ -1,0 +1,1 @@
+"""The embedded `local` runtime: sandboxes made from nothing but the Linux kernel."""

@@ -1,0 +1,87 @@
+"""Waiting for plain descriptors, reading and writing them, with back-pressure and without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+
+import attrs
+
+from claw_core.model import Sink
+
+CHUNK = 1 << 18
+"""Bytes that are read at once."""
+
+
+async def readable(descriptor: int) -> None:
+    """Return when reading would not block."""
+    loop = asyncio.get_running_loop()
+    await _event(descriptor, loop.add_reader, loop.remove_reader)
+
+
+async def writable(descriptor: int) -> None:
+    """Return when writing would not block."""
+    loop = asyncio.get_running_loop()
+    await _event(descriptor, loop.add_writer, loop.remove_writer)
+
+
+async def _event(
+    descriptor: int, add: Callable[..., object], remove: Callable[[int], object]
+) -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(descriptor, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+@attrs.define(eq=False)
+class Pump:
+    """Hands everything from a non-blocking descriptor to a sink; reads nothing while that works.
+
+    Attributes:
+        moved: bytes that were read so far.
+        busy: whether the sink is at work.
+    """
+
+    descriptor: int
+    sink: Sink
+    moved: int = 0
+    busy: bool = False
+
+    async def run(self) -> None:
+        """Return at the end of the stream."""
+        while True:
+            try:
+                data = os.read(self.descriptor, CHUNK)
+            except BlockingIOError:
+                await readable(self.descriptor)
+                continue
+            if not data:
+                return
+            self.moved += len(data)
+            self.busy = True
+            try:
+                await self.sink(data)
+            finally:
+                self.busy = False
+
+
+async def feed(descriptor: int, chunks: AsyncIterator[bytes] | None) -> None:
+    """Write everything and close; a reader that is gone ends it, as the reader wanted."""
+    try:
+        if chunks is None:
+            return
+        async for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                try:
+                    view = view[os.write(descriptor, view) :]
+                except BlockingIOError:
+                    await writable(descriptor)
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,102 @@
+"""From a spec to what the launcher is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from claw_core.local.listing import MARKER
+from claw_core.local.setup import HOME, WORKSPACE, Setup
+from claw_core.model import Spec
+
+SANDBOX_USER = 65533
+"""Who root's payloads are: a number that neither Debian nor systemd gives to anybody."""
+PROCESSES = 1024
+"""Processes of an instance where nobody asks for another number."""
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def becomes_another() -> bool:
+    """Whether this process is root and can be somebody else; root of a one-user namespace cannot."""
+    if os.geteuid() != 0:
+        return False
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = (int(word) for word in line.split())
+        if first <= SANDBOX_USER < first + count:
+            return True
+    return False
+
+
+def prefixes() -> tuple[str, ...]:
+    """Where this interpreter lives, except where that is a system directory or holds the HOME."""
+    home = Path(os.path.expanduser("~")).resolve()
+    found = []
+    for text in dict.fromkeys((sys.prefix, sys.base_prefix, sys.base_exec_prefix)):
+        path = Path(text).resolve()
+        if path == home or path in home.parents or path.parts[:2] == ("/", "usr"):
+            continue
+        found.append(str(path))
+    return tuple(found)
+
+
+def make_setup(
+    name: str,
+    spec: Spec,
+    engine: str,
+    *,
+    env: Mapping[str, str],
+    limit_data: bool = False,
+) -> Setup:
+    """Say what the launcher has to make for a spec."""
+    become = becomes_another()
+    scratch = scratch_directory(name) if engine == "guard" else ""
+    home = scratch or HOME
+    mounts = tuple(
+        {
+            "source": str(mount.source),
+            "target": str(mount.source) if engine == "guard" else mount.target,
+            "writable": mount.writable,
+            "owner": _owner(mount.source),
+        }
+        for mount in spec.mounts
+    )
+    directories = [one["target"] for one in mounts if os.path.isdir(one["source"])]
+    default = directories[0] if directories else (scratch or WORKSPACE)
+    path = ":".join([*(f"{prefix}/bin" for prefix in prefixes()), *SYSTEM_PATH])
+    return Setup(
+        name=name,
+        engine=engine,
+        uid=SANDBOX_USER if become else os.geteuid(),
+        gid=SANDBOX_USER if become else os.getegid(),
+        become=become,
+        mounts=mounts,
+        prefixes=prefixes(),
+        share_network=spec.network == "default",
+        memory=spec.resources.memory,
+        limit_data=limit_data,
+        processes=spec.resources.processes or PROCESSES,
+        env={
+            "PATH": path,
+            "HOME": home,
+            "USER": "agent",
+            "LOGNAME": "agent",
+            "LANG": "C.UTF-8",
+            "TMPDIR": scratch or "/tmp",  # noqa: S108 - inside the sandbox
+            MARKER: name,
+            **env,
+        },
+        workdir=spec.workdir or default,
+        scratch=scratch,
+    )
+
+
+def scratch_directory(name: str) -> str:
+    """The guard engine's private directory; where it is must not depend on anybody's environment."""
+    return f"/tmp/{name}"  # noqa: S108 - made with a random name, mode 0700, and never reused
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid

@@ -1,0 +1,130 @@
+"""Which engines work here: found out by really running each once, and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import attrs
+
+from claw_core import durable
+from claw_core.errors import ClawError
+from claw_core.local import commands
+from claw_core.local.launch import Launched
+from claw_core.local.plan import make_setup
+from claw_core.model import IO, INSTANCE_PREFIX, Spec
+
+ENGINES = ("namespaces", "guard")
+_SWITCHES = {
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+        "1", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+    "/proc/sys/user/max_user_namespaces": ("0", "sudo sysctl -w user.max_user_namespaces=15000"),
+    "/proc/sys/kernel/unprivileged_userns_clone": (
+        "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
+}  # fmt: skip
+"""Switches that forbid user namespaces: the forbidding value, and the line that allows them."""
+
+
+@attrs.frozen
+class Missing:
+    """Why an engine does not work here, and what would change that."""
+
+    reason: str
+    remedy: str
+
+
+async def probe(engine: str) -> Missing | None:
+    """Return None where the engine works, remembering the answer for this boot and version."""
+    key, cache = _key(), _cache()
+    known = _load(cache)
+    if known.get("key") == key and engine in known:
+        answer = known[engine]
+        return None if answer is None else Missing(*answer)
+    missing = await _try(engine)
+    fresh = {name: value for name, value in known.items() if name in ENGINES}
+    document = (fresh if known.get("key") == key else {}) | {
+        "key": key,
+        engine: missing and [missing.reason, missing.remedy],
+    }
+    # It only saves time: where it cannot be kept, the next process tries again.
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(durable.write_file, cache, json.dumps(document).encode())
+    return missing
+
+
+def forget() -> None:
+    """Try again next time: an engine that was found to work has failed."""
+    with contextlib.suppress(OSError):
+        _cache().unlink()
+
+
+async def _try(engine: str) -> Missing | None:
+    name = f"{INSTANCE_PREFIX}-probe-{os.getpid()}"
+    setup = make_setup(name, Spec(), engine, env={"PATH": "/usr/bin:/bin"})
+    setup = setup._replace(scratch="/", workdir="/")
+
+    async def ignore(data: bytes) -> None:
+        """The probe says nothing."""
+
+    try:
+        launched = await Launched.start(setup, ())
+        try:
+            request = {"action": "run", "argv": ["true"], "env": {}, "workdir": None}
+            report = await commands.run(launched, setup, request, IO(None, ignore, ignore))
+            result = commands.outcome(report, ("true",), "/")
+        finally:
+            await launched.end()
+    except ClawError as error:
+        return Missing(error.message, _remedy(engine))
+    if result.code:
+        return Missing(f"a first command ended with {result.code}", _remedy(engine))
+    return None
+
+
+def _remedy(engine: str) -> str:
+    if engine == "guard":
+        return "use a kernel of 5.13 or later with Landlock enabled (lsm=landlock,...)"
+    for path, (forbids, line) in _SWITCHES.items():
+        if _text(path) == forbids:
+            return f"allow user namespaces: {line}"
+    return (
+        "allow user namespaces and new mounts; inside a container they are usually forbidden, so "
+        "run claw on the host, or the container with fewer restrictions"
+    )
+
+
+def _key() -> str:
+    """Changes with everything that may change an answer."""
+    parts = [durable.boot_id(), platform.release(), str(os.geteuid()), sys.executable]
+    parts += [_text(path) for path in _SWITCHES]
+    parts += [_text("/proc/self/uid_map"), os.readlink("/proc/self/ns/user")]
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        parts.append(f"{file}:{file.stat().st_mtime_ns}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / INSTANCE_PREFIX / f"local-probe-{os.geteuid()}.json"
+
+
+def _load(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,312 @@
+"""The `local` runtime: an instance is a handful of processes in a sandbox of the Linux kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from claw_core import failpoints
+from claw_core.errors import ConfigError, RuntimeFault, TeardownFailed
+from claw_core.hookspecs import Runtime
+from claw_core.isolation import Axes, Extent, Isolation
+from claw_core.local import cgroup, commands, kernel, landlock, listing, plan, probe
+from claw_core.local.cgroup import Cgroup
+from claw_core.local.launch import Launched, NotLaunched
+from claw_core.local.setup import Setup
+from claw_core.model import (
+    IO,
+    Assessment,
+    Command,
+    Description,
+    Exit,
+    Instance,
+    Refusal,
+    Sink,
+    Spec,
+)
+from claw_core.tasks import in_thread
+
+TEARDOWN_TIMEOUT: Final = 20.0
+"""Seconds until a teardown gives up; the processes of an instance end in milliseconds."""
+GRACE: Final = 2.0
+"""Seconds that an instance has to end by itself once its lifeline is closed."""
+
+_PREPARED = failpoints.declare("local.prepared", "control group and scratch directory exist")
+_PRE_SPAWN = failpoints.declare("local.pre-spawn", "the launcher is about to be started")
+_POST_READY = failpoints.declare("local.post-ready", "the instance takes work")
+_PRE_END = failpoints.declare("local.pre-end", "the instance is about to be ended")
+_POST_END = failpoints.declare("local.post-end", "no process of the instance is left")
+_POST_REMOVE = failpoints.declare("local.post-remove", "nothing of the instance is left")
+
+_LEVELS: Final = {"namespaces": Isolation.SANDBOX, "guard": Isolation.GUARD}
+_ELSEWHERE: Final = Description(
+    available=False,
+    reason="the local runtime needs Linux on x86-64 or aarch64",
+    remedy="install a runtime for this system: on Apple silicon claw-runtime-tart or "
+    "claw-runtime-apple, elsewhere claw-runtime-docker",
+)
+
+
+class LocalRuntime(Runtime):
+    """Sandboxes made from nothing but the kernel.
+
+    Settings: `engine` is `auto` (default), `namespaces` or `guard`.
+
+    Raises:
+        ConfigError: unknown settings.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._launched: dict[str, tuple[Launched, Setup]] = {}
+        engine = settings.get("engine", "auto")
+        if engine not in ("auto", *probe.ENGINES) or set(settings) - {"engine"}:
+            raise ConfigError(
+                f"settings of local: expected engine = auto, namespaces or guard, got {settings!r}",
+                remedy="correct the settings",
+            )
+        self._engines = probe.ENGINES if engine == "auto" else (engine,)
+
+    async def describe(self) -> Description:
+        """Say which engine works here, and why a stronger one does not."""
+        if not _possible():
+            return _ELSEWHERE
+        engine, missing = await self._engine()
+        said = "; ".join(f"{name}: {why.reason}" for name, why in missing.items()) or None
+        remedy = next((why.remedy for why in missing.values()), None)
+        if engine is None:
+            return Description(available=False, reason=said, remedy=remedy)
+        axes = _axes(engine, Spec(network="none"))
+        return Description(True, platform.release(), said, remedy, _LEVELS[engine], axes)
+
+    async def assess(self, spec: Spec) -> Assessment | Refusal:
+        """Say what a sandbox of this machine gives for the spec."""
+        if not _possible():
+            return Refusal(str(_ELSEWHERE.reason), str(_ELSEWHERE.remedy))
+        if spec.image is not None:
+            return Refusal(
+                f"local has no images, and {spec.image!r} is asked for",
+                "leave the image out, or choose a runtime that has images",
+            )
+        engine, missing = await self._engine()
+        if engine is None:
+            why = next(iter(missing.values()))
+            return Refusal(why.reason, why.remedy)
+        if engine == "guard":
+            refusal = _unfit_for_guard(spec)
+            if refusal is not None:
+                return refusal
+        notes = [f"local uses {engine}, not {n}: {m.reason} ({m.remedy})" for n, m in missing.items()]
+        if spec.resources.cpus is not None and "cpu" not in cgroup.places():
+            return Refusal(
+                "the number of processors cannot be bounded without control groups",
+                "leave it out, run claw as root, or choose another runtime",
+            )
+        if spec.resources.memory is not None and "memory" not in cgroup.places():
+            notes.append("memory is bounded per process, not as a whole: there is no control group")
+        return Assessment(
+            _LEVELS[engine],
+            _axes(engine, spec),
+            network=spec.network or "none",
+            dies_with_owner=True,
+            notes=tuple(notes),
+        )
+
+    async def prepare(self, instance: Instance) -> None:
+        """Make the control group and the scratch directory, where the instance needs them."""
+        resources = instance.spec.resources
+        if _grouped(instance.spec):
+            processes = resources.processes or plan.PROCESSES
+            await in_thread(Cgroup(instance.name).create, resources, processes)
+        engine, _ = await self._engine()
+        if engine == "guard":
+            path = plan.scratch_directory(instance.name)
+            os.mkdir(path, 0o700)
+            if plan.becomes_another():
+                os.chown(path, plan.SANDBOX_USER, plan.SANDBOX_USER)
+        failpoints.hit(_PREPARED)
+
+    async def start(self, instance: Instance) -> None:
+        """Launch the instance; from here on its life hangs on a socket of this process."""
+        engine, _ = await self._engine()
+        if engine is None:
+            raise RuntimeFault("no engine works here any more", remedy="see `claw runtimes`")
+        env = dict(instance.spec.env)
+        env |= {name: instance.host.secret(name) for name in instance.spec.secrets}
+        spec = instance.spec
+        limit_data = spec.resources.memory is not None and "memory" not in cgroup.places()
+        setup = plan.make_setup(instance.name, spec, engine, env=env, limit_data=limit_data)
+        failpoints.hit(_PRE_SPAWN)
+        group = Cgroup(instance.name) if _grouped(spec) else None
+        try:
+            launched = await Launched.start(setup, instance.host.inherited(), group)
+        except NotLaunched as error:
+            if error.remedy is None:
+                probe.forget()
+                error.remedy = "see `claw runtimes`, which tries the engines again"
+            raise
+        self._launched[instance.name] = launched, setup
+        failpoints.hit(_POST_READY)
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        """Run a command in the instance; see the contract."""
+        launched, setup = self._running(instance)
+        request = {
+            "action": "run",
+            "argv": list(command.argv),
+            "env": dict(command.env),
+            "workdir": command.workdir,
+        }
+        report = await commands.run(launched, setup, request, io)
+        return commands.outcome(report, command.argv, command.workdir or setup.workdir)
+
+    async def upload(self, instance: Instance, archive: AsyncIterator[bytes], target: str) -> None:
+        """Unpack inside, confined as a command, and without needing `tar` there."""
+        await self._transfer(instance, "unpack", target, IO(archive, _drop, _drop))
+
+    async def download(self, instance: Instance, source: str, sink: Sink) -> None:
+        """Pack inside, confined as a command, and without needing `tar` there."""
+        await self._transfer(instance, "pack", source, IO(None, sink, _drop))
+
+    async def teardown(self, instance: Instance) -> None:
+        """End every process, remove what was made, and return when the listing shows nothing."""
+        until = time.monotonic() + TEARDOWN_TIMEOUT
+        name = instance.name
+        failpoints.hit(_PRE_END)
+        launched = self._launched.pop(name, None)
+        if launched is not None:
+            await launched[0].end()
+        grace = time.monotonic() + GRACE
+        while pids := listing.processes(_install(name)).get(name):
+            # Whoever lost the lifeline ends everything properly; what outlives that is killed.
+            if time.monotonic() > grace:
+                listing.kill(name)
+            if time.monotonic() > until:
+                raise TeardownFailed(f"processes {pids} do not end")
+            await asyncio.sleep(0.005)
+        failpoints.hit(_POST_END)
+        await Cgroup(name).remove(until)
+        path = plan.scratch_directory(name)
+        if os.path.lexists(path):
+            await in_thread(_remove_tree, path)
+        failpoints.hit(_POST_REMOVE)
+        if name in await self.list_instances(_install(name)):
+            raise TeardownFailed("it is still listed")
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        """The process table, the control groups and the scratch directories."""
+        return await in_thread(_list, install)
+
+    async def _engine(self) -> tuple[str | None, dict[str, probe.Missing]]:
+        """The strongest engine that works here, and why the stronger ones do not."""
+        missing: dict[str, probe.Missing] = {}
+        for engine in self._engines:
+            why = await probe.probe(engine)
+            if why is None:
+                return engine, missing
+            missing[engine] = why
+        return None, missing
+
+    def _running(self, instance: Instance) -> tuple[Launched, Setup]:
+        try:
+            return self._launched[instance.name]
+        except KeyError:
+            raise RuntimeFault(
+                "the instance was not started by this process", remedy="open a session of its own"
+            ) from None
+
+    async def _transfer(self, instance: Instance, action: str, path: str, io: IO) -> None:
+        launched, setup = self._running(instance)
+        request = {"action": action, "path": path, "argv": [], "env": {}, "workdir": None}
+        report = await commands.run(launched, setup, request, io)
+        if "failed" in report:
+            raise RuntimeFault(f"cannot {action} {path!r} in the instance: {report['detail']}")
+        if report["ended"]:
+            raise RuntimeFault(f"cannot {action} {path!r}: ended with {report['ended']}")
+
+
+async def _drop(data: bytes) -> None:
+    """Nobody asked for this output."""
+
+
+def _possible() -> bool:
+    return sys.platform == "linux" and platform.machine() in kernel.MACHINES
+
+
+def _install(name: str) -> str:
+    return name.split("-")[1]
+
+
+def _grouped(spec: Spec) -> bool:
+    """Whether the instance gets a control group: only where a bound is asked for."""
+    asked = spec.resources.memory is not None or spec.resources.cpus is not None
+    return asked and "memory" in cgroup.places()
+
+
+def _axes(engine: str, spec: Spec) -> Axes:
+    isolated = spec.network != "default"
+    if engine == "namespaces":
+        return Axes(
+            fs=Extent.FULL,
+            net=Extent.FULL if isolated else Extent.NONE,
+            pid=Extent.FULL,
+            kill=Extent.FULL,
+            limits=Extent.FULL if _grouped(spec) else Extent.PARTIAL,
+        )
+    return Axes(
+        fs=Extent.PARTIAL,  # names and attributes of files outside can be seen
+        net=Extent.FULL if isolated else Extent.NONE,
+        pid=Extent.PARTIAL if landlock.version() >= 6 else Extent.NONE,
+        kill=Extent.PARTIAL,
+        limits=Extent.FULL if _grouped(spec) else Extent.PARTIAL,
+    )
+
+
+def _unfit_for_guard(spec: Spec) -> Refusal | None:
+    """The guard engine shows the host's own tree, so nothing can be somewhere else in it."""
+    for mount in spec.mounts:
+        if mount.target != str(mount.source) and not mount.relocatable:
+            return Refusal(
+                f"without namespaces {str(mount.source)!r} cannot be seen at {mount.target!r}",
+                f"mount it at its own path ({mount.source}:{mount.source}), or allow user "
+                "namespaces (see `claw runtimes`)",
+            )
+        if mount.writable and plan.becomes_another():
+            status = mount.source.stat()
+            if status.st_uid != plan.SANDBOX_USER and not status.st_mode & 0o002:
+                return Refusal(
+                    f"the sandbox's user could not write to {str(mount.source)!r}",
+                    "run claw as the owner of that directory instead of root",
+                )
+    return None
+
+
+def _list(install: str) -> frozenset[str]:
+    names = set(listing.processes(install)) | cgroup.listed(install)
+    for path in Path("/tmp").iterdir():  # noqa: S108 - only looked at
+        if listing.is_ours(path.name, install):
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_uid in {os.geteuid(), plan.SANDBOX_USER}:
+                    names.add(path.name)
+    return frozenset(names)
+
+
+def _remove_tree(path: str) -> None:
+    def loosen(function: Any, name: str, failure: Any) -> None:
+        """A payload may have taken its own permissions away."""
+        os.chmod(os.path.dirname(name), 0o700)
+        if os.path.isdir(name) and not os.path.islink(name):
+            os.chmod(name, 0o700)
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
+
+    shutil.rmtree(path, onerror=loosen)
