@@ -225,7 +225,9 @@ class LocalRuntime(Runtime):
 
     async def _transfer(self, instance: Instance, action: str, path: str, io: IO) -> None:
         launched, setup = self._running(instance)
-        request = {"action": action, "path": path, "argv": [], "env": {}, "workdir": None}
+        # Relative paths are below the home directory, which always exists; the workdir may not yet.
+        home = setup.env["HOME"]
+        request = {"action": action, "path": path, "argv": [], "env": {}, "workdir": home}
         report = await commands.run(launched, setup, request, io)
         if "failed" in report:
             raise RuntimeFault(f"cannot {action} {path!r} in the instance: {report['detail']}")
