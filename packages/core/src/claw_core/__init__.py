@@ -5,12 +5,12 @@ Names are imported when they are first used, so that `import claw_core` costs ne
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
-
 from claw_core._version import __version__
 
+TYPE_CHECKING = False  # `typing` itself would cost as much as everything else together
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from claw_core.blocking import run
     from claw_core.errors import ClawError
     from claw_core.hookspecs import Observer, Runtime, hookimpl
@@ -88,6 +88,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    import importlib
+
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
