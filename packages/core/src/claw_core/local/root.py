@@ -61,7 +61,7 @@ class Root:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         system = self._system()
         mounts = [self._source(mount) for mount in self._setup.mounts]
-        devices = [(f"/dev/{name}", _open(f"/dev/{name}")) for name in DEVICES]
+        devices = [(f"/dev/{name}", _copy(f"/dev/{name}")) for name in DEVICES]
         place = next(path for path in PLACES if os.path.isdir(path))
         size = f",size={self._setup.memory}" if self._setup.memory else ""
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -76,7 +76,7 @@ class Root:
         for path in SCRATCH:
             self._directory(path, 0o1777 if path != HOME else 0o700)
             os.chown(f".{path}", self._setup.uid, self._setup.gid)
-            self._attach(_open(f".{path}"), path, _WRITABLE, recursive=False)
+            self._attach(_copy(f".{path}", recursive=False), path, _WRITABLE, recursive=False)
         os.makedirs("var", exist_ok=True)
         os.symlink("/tmp", "var/tmp")  # noqa: S108 - inside the sandbox
         self._dev(devices)
@@ -103,13 +103,13 @@ class Root:
         found = []
         for name in SYSTEM:
             if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
-                found.append((f"/{name}", _open(f"/{name}")))
+                found.append((f"/{name}", _copy(f"/{name}")))
         for name in ETC:
             path = os.path.realpath(f"/etc/{name}")
             if os.path.exists(path):
-                found.append((f"/etc/{name}", _open(path)))
+                found.append((f"/etc/{name}", _copy(path)))
         for prefix in self._setup.prefixes:
-            found.append((prefix, _open(os.path.realpath(prefix))))
+            found.append((prefix, _copy(os.path.realpath(prefix))))
         return found
 
     def _etc(self) -> None:
@@ -137,29 +137,28 @@ class Root:
         kernel.mount("proc", "proc", "proc", flags)
         for name in READ_ONLY_PROC:
             if os.path.exists(f"proc/{name}"):
-                self._attach(_open(f"proc/{name}"), f"/proc/{name}", _READ_ONLY, recursive=False)
-        null = _open("dev/null")
-        empty = None
+                tree = _copy(f"proc/{name}", recursive=False)
+                self._attach(tree, f"/proc/{name}", _READ_ONLY, recursive=False)
+        self._directory("/run/.empty", 0o555)
         for name in MASKED_PROC:
-            if not os.path.exists(f"proc/{name}"):
-                continue
-            if os.path.isdir(f"proc/{name}"):
-                if empty is None:
-                    self._directory("/run/.empty", 0o555)
-                    empty = _open("run/.empty")
-                self._attach(os.dup(empty), f"/proc/{name}", _READ_ONLY, recursive=False)
-            else:
-                self._attach(os.dup(null), f"/proc/{name}", _READ_ONLY, recursive=False)
+            if os.path.exists(f"proc/{name}"):
+                mask = "run/.empty" if os.path.isdir(f"proc/{name}") else "dev/null"
+                tree = _copy(mask, recursive=False)
+                self._attach(tree, f"/proc/{name}", _READ_ONLY, recursive=False)
 
     def _source(self, mount: dict[str, Any]) -> int:
         path = mount["source"]
         try:
-            return kernel.open_without_symlinks(path)
+            descriptor = kernel.open_without_symlinks(path)
         except OSError as error:
             why = error.strerror
             if error.errno == errno.ELOOP:
                 why = "a part of the path has become a symlink since it was checked"
             raise Failure(f"cannot mount {path!r}: {why}", "see that the path stays as it is") from error
+        try:
+            return kernel.clone_tree(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _user_mount(self, mount: dict[str, Any], source: int, identity: int | None) -> None:
         target, writable = mount["target"], mount["writable"]
@@ -181,20 +180,19 @@ class Root:
 
     def _attach(
         self,
-        source: int,
+        tree: int,
         target: str,
         attributes: int,
         *,
         recursive: bool = True,
         identity: int | None = None,
     ) -> None:
-        """Show what a descriptor stands for at a target, which is created where missing."""
+        """Put a detached mount at a target, which is created where missing."""
         if not os.path.lexists(f".{target}"):
-            if stat.S_ISDIR(os.fstat(source).st_mode):
+            if stat.S_ISDIR(os.fstat(tree).st_mode):
                 self._directory(target, 0o755)
             else:
                 self._file(target)
-        tree = kernel.clone_tree(source, recursive=recursive)
         try:
             if identity is not None:
                 kernel.set_attributes(
@@ -208,7 +206,6 @@ class Root:
                 os.close(point)
         finally:
             os.close(tree)
-            os.close(source)
 
     def _walk(self, target: str) -> int:
         """Open a path of the new tree without following any link."""
@@ -272,8 +269,13 @@ def _no_place(target: str) -> Failure:
     )
 
 
-def _open(path: str) -> int:
-    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _copy(path: str, *, recursive: bool = True) -> int:
+    """A detached copy of the mount at a path, unaffected by what is mounted over it later."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return kernel.clone_tree(descriptor, recursive=recursive)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: str, text: str) -> None:
