@@ -73,7 +73,7 @@ class ProgressLine:
         while True:
             now = time.monotonic()
             if self._text and now - self._began > QUIET_FOR:
-                width = max(20, os.get_terminal_size(2).columns - 1)
+                width = (os.get_terminal_size(2).columns or 80) - 1
                 line = f"claw: {self._text} {now - self._since:.1f} s"
                 sys.stderr.write(f"\r\x1b[K{line[:width]}")
                 sys.stderr.flush()

@@ -49,7 +49,7 @@ async def _rows() -> list[dict[str, Any]]:
     async with Router.open() as router:
         return [
             {
-                "name": entry.name,
+                "name": entry.name or entry.path.name,
                 "runtime": entry.intent.runtime if entry.intent else "?",
                 "group": entry.intent.group if entry.intent else None,
                 "state": entry.state,

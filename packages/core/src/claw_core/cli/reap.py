@@ -61,7 +61,7 @@ async def _rows(dry_run: bool, adopt: bool, deadline: float) -> list[dict[str, A
     return [
         {
             "name": outcome.name,
-            "runtime": outcome.runtime,
+            "runtime": outcome.runtime or "?",
             "result": outcome.result,
             "error": outcome.error,
         }

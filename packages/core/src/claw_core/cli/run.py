@@ -113,9 +113,12 @@ class Options:
         """The mounts that were asked for, or else the working directory, read-only."""
         targets = [mount.target for mount in self.mounts]
         targets += [target for _, target in self.uploads]
-        here = Path.cwd()
         taken = any(f"{target}/".startswith(f"{WORKSPACE}/") for target in targets)
-        if taken or here in {Path("/"), Path.home().resolve()}:
+        try:
+            here = Path.cwd()
+        except FileNotFoundError:
+            return self.mounts  # it was deleted under us
+        if taken or here in {Path("/"), Path(os.path.expanduser("~")).resolve()}:
             return self.mounts
         return (Mount(here, WORKSPACE, relocatable=True), *self.mounts)
 
