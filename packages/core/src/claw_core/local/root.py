@@ -71,14 +71,13 @@ class Root:
         for target, link in self._links():
             os.symlink(link, f".{target}")
         self._etc()
-        for target, source in system:
-            self._attach(source, target, _READ_ONLY)
         for path in SCRATCH:
-            self._directory(path, 0o1777 if path != HOME else 0o700)
+            self._directory(path, 0o700 if path == HOME else 0o1777)
             os.chown(f".{path}", self._setup.uid, self._setup.gid)
             self._attach(_copy(f".{path}", recursive=False), path, _WRITABLE, recursive=False)
-        os.makedirs("var", exist_ok=True)
-        os.symlink("/tmp", "var/tmp")  # noqa: S108 - inside the sandbox
+        # After the writable places: the interpreter may live below one of them.
+        for target, source in system:
+            self._attach(source, target, _READ_ONLY)
         self._dev(devices)
         self._proc()
         for mount, source, identity in zip(

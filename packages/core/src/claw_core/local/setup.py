@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 HOME: Final = "/home/agent"
 WORKSPACE: Final = "/workspace"
-SCRATCH: Final = ("/tmp", "/run", "/dev/shm", HOME, WORKSPACE)  # noqa: S108 - inside the sandbox
+SCRATCH: Final = ("/tmp", "/var/tmp", "/run", "/dev/shm", HOME, WORKSPACE)  # noqa: S108 - inside the sandbox
 """Writable places of a sandbox; they share one tmpfs, so that one size bounds them all."""
 
 
