@@ -44,5 +44,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     directory = tmp_path_factory.mktemp("state")
     directory.chmod(0o700)
     monkeypatch.setenv("CLAW_STATE", str(directory))
+    # The probe of the local engines is remembered, but not where the developer's own is.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("CLAW_FAILPOINT", raising=False)
     return directory

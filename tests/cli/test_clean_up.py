@@ -136,3 +136,28 @@ def test_every_command_explains_itself(name: str) -> None:
     done = claw(name, "--help")
     assert done.returncode == 0
     assert b"Usage:" in done.stdout
+
+
+def test_an_instance_without_an_entry_is_shown_and_only_adopted_on_demand(state: Path) -> None:
+    with start("run", "--", "sh", "-c", "echo ready; sleep 60") as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"ready\n"
+        (name,) = entries(state)[:1]
+        (state / "instances" / name).unlink()
+        (planned,) = json.loads(claw("reap", "--dry-run", "--json").stdout)
+        assert planned["result"] == "adopt"
+        assert claw("reap").stdout == b"nothing to reap\n"
+        assert one.poll() is None
+        (done,) = json.loads(claw("reap", "--adopt", "--json").stdout)
+        assert done["result"] == "gone"
+        assert one.wait(20) == 125
+        one.communicate()
+    assert claw("reap", "--dry-run").stdout == b"nothing to reap\n"
+
+
+def test_ps_says_why_something_is_quarantined(state: Path) -> None:
+    leave_an_entry(state, runtime="docker")
+    claw("reap", "--deadline", "1s")
+    (row,) = json.loads(claw("ps", "--json").stdout)
+    assert row["state"] == "quarantined"
+    assert "claw-runtime-docker" in row["remark"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from claw_core import events
 from claw_core.router import Result, Router
+from claw_core.routing import PREFER
 
 
 def run(
@@ -18,6 +19,7 @@ def run(
     *,
     state: Path | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    prefer: Sequence[str] = PREFER,
     observers: Iterable[object] = (),
     listener: events.Listener = events.ignore,
     stdin: bytes | AsyncIterator[bytes] | None = None,
@@ -32,6 +34,7 @@ def run(
         argv: program and arguments.
         state: as in `Router.open`.
         settings: as in `Router.open`.
+        prefer: as in `Router.open`.
         observers: as in `Router.open`.
         listener: as in `Router.open`; called in another thread.
         stdin: what the command reads.
@@ -43,7 +46,11 @@ def run(
 
     async def once() -> Result:
         async with Router.open(
-            state=state, settings=settings, observers=observers, listener=listener
+            state=state,
+            settings=settings,
+            prefer=prefer,
+            observers=observers,
+            listener=listener,
         ) as router:
             return await router.run(argv, stdin=stdin, **options)
 

@@ -56,7 +56,7 @@ async def _rows() -> list[dict[str, Any]]:
                 "alive": entry.alive,
                 "owner": entry.intent.owner if entry.intent else None,
                 "age": max(0.0, time.time() - entry.intent.started) if entry.intent else None,
-                "remark": entry.error,
+                "remark": entry.error or entry.detail.get("error"),
             }
             for entry in await asyncio.to_thread(router.ledger.scan)
         ]

@@ -196,8 +196,8 @@ def command(**options: Any) -> None:
     """Run COMMAND in an isolated, disposable instance.
 
     Its standard streams and exit code are yours, untouched. When it has ended, or when you or the
-    machine end it, the instance is gone. Without a mount, an upload or a working directory of your
-    own, the current directory is seen read-only at /workspace.
+    machine end it, the instance is gone. The current directory is seen read-only at /workspace,
+    unless a mount or an upload goes there, or it is your home or the root of the file system.
 
     Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
     127 not found; 128+n signal; 2 usage.
