@@ -106,7 +106,9 @@ def test_a_ledger_that_others_can_change_is_refused(tmp_path: Path) -> None:
 
 
 def test_runtimes_says_what_is_here_and_why_not_more() -> None:
-    (row,) = [row for row in json.loads(claw("runtimes", "--json").stdout) if row["name"] == "local"]
+    (row,) = [
+        row for row in json.loads(claw("runtimes", "--json").stdout) if row["name"] == "local"
+    ]
     assert row["available"]
     assert row["isolation"] in {"sandbox", "guard"}
     assert row["from"].startswith("claw-core ")

@@ -103,7 +103,9 @@ class Cgroup:
             if self._existing():
                 if time.monotonic() > until:
                     raise RuntimeFault(f"the control group {existing[0]} cannot be removed")
-                await asyncio.sleep(0.005)  # the kernel lets go of a group a moment after its last process
+                await asyncio.sleep(
+                    0.005
+                )  # the kernel lets go of a group a moment after its last process
 
     def _directories(self) -> list[Path]:
         return sorted({path / self.name for path in places().values()})

@@ -45,6 +45,10 @@ def serve(control: socket.socket, confine: Confinement) -> NoReturn:
                 if os.getpid() != 1:
                     end_descendants()
                 os._exit(0)
+            for descriptor in descriptors:
+                # A payload that inherited the leash could report its own end, and be believed.
+                # (Python 3.11's recv_fds ignores its flags, so MSG_CMSG_CLOEXEC does not help.)
+                os.set_inheritable(descriptor, False)
             _start(control, confine, descriptors)
 
 

@@ -65,8 +65,8 @@ def restrict(
 def _allow(rules: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return  # what is not there needs no permission
+    except (FileNotFoundError, PermissionError):
+        return  # what is not there, or out of reach anyway, needs no permission
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= _ON_FILES

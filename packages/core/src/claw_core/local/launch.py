@@ -115,7 +115,9 @@ class Launched:
             error.errno = message.get("errno")
             raise error
 
-    async def send(self, request: dict[str, Any], streams: tuple[int, int, int], leash: int) -> None:
+    async def send(
+        self, request: dict[str, Any], streams: tuple[int, int, int], leash: int
+    ) -> None:
         """Hand a command over; the descriptors are duplicated, the caller closes its own.
 
         Raises:

@@ -42,6 +42,8 @@ def main() -> None:
             namespaces.populate(setup, identities)
         else:
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+            import tarfile  # noqa: F401 - the standard library may be out of reach for another user
+
             if setup.become:
                 namespaces.become(setup)
         kernel.drop_capabilities()

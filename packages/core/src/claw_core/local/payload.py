@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from claw_core.local import kernel, landlock, seccomp, transfer
+from claw_core.local import kernel, landlock, processes, seccomp, transfer
 from claw_core.local.setup import SCRATCH, Setup
 
 SYSTEM_READABLE = (
@@ -61,13 +61,16 @@ class Confinement:
             )
             self._code = seccomp.encode(seccomp.program(self._machine, rules))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _lower(resource.RLIMIT_NPROC, setup.processes)
+        # In a user namespace of its own the limit counts just the instance; without one, everything
+        # that its user runs.
+        others = processes.count_of(setup.uid) if setup.engine == "guard" else 0
+        _lower(resource.RLIMIT_NPROC, setup.processes + others)
         if setup.limit_data and setup.memory is not None:
             _lower(resource.RLIMIT_DATA, setup.memory)
         install = seccomp.installer(self._code)
-        landlock.restrict(
-            self._readable, self._writable, scope=self._scope, network=setup.share_network
-        )
+        # A network of its own is nobody else's: servers and clients inside may use it.
+        network = setup.engine == "namespaces" or setup.share_network
+        landlock.restrict(self._readable, self._writable, scope=self._scope, network=network)
         install()
 
 
@@ -84,7 +87,10 @@ def _parent_of(pid: int) -> int:
 
 
 def start(
-    confine: Confinement, wanted: dict[str, Any], streams: tuple[int, int, int], leash: socket.socket
+    confine: Confinement,
+    wanted: dict[str, Any],
+    streams: tuple[int, int, int],
+    leash: socket.socket,
 ) -> NoReturn:
     """Become the command; what prevents it goes up the leash. Never returns."""
     stage, up = "start", leash.fileno()

@@ -27,6 +27,17 @@ def descendants(ancestor: int) -> list[int]:
     return found[1:]
 
 
+def count_of(user: int) -> int:
+    """Number of processes and threads of a user, as RLIMIT_NPROC counts them."""
+    count = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid == user:
+                    count += len(os.listdir(f"/proc/{name}/task"))
+    return count
+
+
 def reap_children() -> bool:
     """Collect every child that has ended; whether any child is left."""
     while True:

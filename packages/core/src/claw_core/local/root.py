@@ -95,7 +95,9 @@ class Root:
 
     def _links(self) -> list[tuple[str, str]]:
         """Where the host has a link (merged /usr), so has the sandbox."""
-        return [(f"/{name}", os.readlink(f"/{name}")) for name in SYSTEM if os.path.islink(f"/{name}")]
+        return [
+            (f"/{name}", os.readlink(f"/{name}")) for name in SYSTEM if os.path.islink(f"/{name}")
+        ]
 
     def _system(self) -> list[tuple[str, int]]:
         """What is shown of the host's system, and the interpreter wherever it lives."""
@@ -114,7 +116,9 @@ class Root:
     def _etc(self) -> None:
         os.makedirs("etc", exist_ok=True)
         uid, gid = self._setup.uid, self._setup.gid
-        _write("etc/passwd", f"root:x:0:0:root:/:/bin/sh\nagent:x:{uid}:{gid}:agent:{HOME}:/bin/sh\n")
+        _write(
+            "etc/passwd", f"root:x:0:0:root:/:/bin/sh\nagent:x:{uid}:{gid}:agent:{HOME}:/bin/sh\n"
+        )
         _write("etc/group", f"root:x:0:\nagent:x:{gid}:\n")
         os.symlink("/proc/self/mounts", "etc/mtab")
 
@@ -153,7 +157,9 @@ class Root:
             why = error.strerror
             if error.errno == errno.ELOOP:
                 why = "a part of the path has become a symlink since it was checked"
-            raise Failure(f"cannot mount {path!r}: {why}", "see that the path stays as it is") from error
+            raise Failure(
+                f"cannot mount {path!r}: {why}", "see that the path stays as it is"
+            ) from error
         try:
             return kernel.clone_tree(descriptor)
         finally:
@@ -223,14 +229,18 @@ class Root:
             for part in _parts(target):
                 try:
                     following = os.open(
-                        part, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current
+                        part,
+                        os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC,
+                        dir_fd=current,
                     )
                 except FileNotFoundError:
                     if os.fstat(current).st_dev != own:
                         raise _no_place(target) from None
                     os.mkdir(part, 0o755, dir_fd=current)
                     following = os.open(
-                        part, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=current
+                        part,
+                        os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC,
+                        dir_fd=current,
                     )
                 except NotADirectoryError:
                     raise _no_place(target) from None

@@ -104,7 +104,9 @@ class LocalRuntime(Runtime):
             refusal = _unfit_for_guard(spec)
             if refusal is not None:
                 return refusal
-        notes = [f"local uses {engine}, not {n}: {m.reason} ({m.remedy})" for n, m in missing.items()]
+        notes = [
+            f"local uses {engine}, not {n}: {m.reason} ({m.remedy})" for n, m in missing.items()
+        ]
         if spec.resources.cpus is not None and "cpu" not in cgroup.places():
             return Refusal(
                 "the number of processors cannot be bounded without control groups",
@@ -255,20 +257,23 @@ def _grouped(spec: Spec) -> bool:
 
 def _axes(engine: str, spec: Spec) -> Axes:
     isolated = spec.network != "default"
+    # Processes are always bounded, memory as a whole only by a control group.
+    bounded = _grouped(spec) and spec.resources.memory is not None
+    limits = Extent.FULL if bounded else Extent.PARTIAL
     if engine == "namespaces":
         return Axes(
             fs=Extent.FULL,
             net=Extent.FULL if isolated else Extent.NONE,
             pid=Extent.FULL,
             kill=Extent.FULL,
-            limits=Extent.FULL if _grouped(spec) else Extent.PARTIAL,
+            limits=limits,
         )
     return Axes(
         fs=Extent.PARTIAL,  # names and attributes of files outside can be seen
         net=Extent.FULL if isolated else Extent.NONE,
         pid=Extent.PARTIAL if landlock.version() >= 6 else Extent.NONE,
         kill=Extent.PARTIAL,
-        limits=Extent.FULL if _grouped(spec) else Extent.PARTIAL,
+        limits=limits,
     )
 
 

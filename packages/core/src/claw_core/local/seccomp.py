@@ -83,7 +83,9 @@ def rules(families: Iterable[int], protected: Iterable[int] = ()) -> dict[str, R
     """
     # A file with the set-user-id bit, left in a mount, would run as its owner outside.
     modes = {name: _no_bits(1, SET_IDS) for name in ("chmod", "fchmod", "creat", "mknod", "mkdir")}
-    modes |= {name: _no_bits(2, SET_IDS) for name in ("fchmodat", "fchmodat2", "mknodat", "mkdirat")}
+    modes |= {
+        name: _no_bits(2, SET_IDS) for name in ("fchmodat", "fchmodat2", "mknodat", "mkdirat")
+    }
     modes["open"] = _no_set_ids_on_creation(1, 2)
     modes["openat"] = _no_set_ids_on_creation(2, 3)
     chosen = modes | {
