@@ -37,7 +37,7 @@ def claw(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `claw` to its end."""
     return subprocess.run(
-        [*CLAW, *map(os.fspath, args)],
+        [*CLAW, *(os.fspath(arg) for arg in args)],
         input=stdin,
         capture_output=True,
         env={**os.environ, **(env or {})},

@@ -100,7 +100,7 @@ class Opened:
         self.router.registry = Only()
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on as they come
         await self.manager.__aexit__(*error)
 
 

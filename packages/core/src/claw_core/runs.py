@@ -24,8 +24,8 @@ class Record:
         started: wall-clock time in seconds since 1970, for people only.
         seconds: time per phase, in seconds; a phase that ran several times is summed up.
         exit: how the last command ended, or None when none did.
-        teardown: `gone`, `limbo`, `quarantined`, `busy` when its deadline came before the first try,
-            or `pending` while the instance lives.
+        teardown: `gone`, `limbo`, `quarantined`, `busy` when its deadline came before the first
+            try, or `pending` while the instance lives.
         error: type and phase of what went wrong on claw's side.
     """
 

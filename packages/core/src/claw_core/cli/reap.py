@@ -45,7 +45,10 @@ def command(dry_run: bool, adopt: bool, deadline: float, json: bool) -> None:
             [("INSTANCE", "RUNTIME", "RESULT", "REMARK")]
             + [(row["name"], row["runtime"], row["result"], row["error"] or "") for row in rows]
         )
-    if any(row["result"] in {"quarantined", "limbo", "busy", "unreadable"} for row in rows) and not dry_run:
+    if (
+        any(row["result"] in {"quarantined", "limbo", "busy", "unreadable"} for row in rows)
+        and not dry_run
+    ):
         raise SystemExit(125)
 
 
@@ -58,7 +61,7 @@ async def _rows(dry_run: bool, adopt: bool, deadline: float) -> list[dict[str, A
     ledger = await in_thread(Ledger.open, default_state_directory())
     registry = Registry()
     # Where the ledger is lost, only the runtimes themselves know what they still have.
-    backends = [(name, {}) for name in registry.names()]
+    backends: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in registry.names()]
     reaper = Reaper(ledger, registry.resolve, backends)
     outcomes = await (reaper.plan() if dry_run else reaper.reap(deadline, adopt=adopt))
     return [

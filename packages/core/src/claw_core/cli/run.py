@@ -43,6 +43,13 @@ def _mount(text: str) -> Mount:
     return Mount(Path(source).resolve(), target, writable=mode == "rw")
 
 
+def _home() -> Path | None:
+    try:
+        return Path.home().resolve()
+    except RuntimeError:
+        return None  # no HOME in the environment, and no entry in the user database
+
+
 def _pair(text: str) -> tuple[str, str]:
     left, colon, right = text.partition(":")
     if not (colon and left and right):
@@ -118,7 +125,7 @@ class Options:
             here = Path.cwd()
         except FileNotFoundError:
             return self.mounts  # it was deleted under us
-        if taken or here in {Path("/"), Path(os.path.expanduser("~")).resolve()}:
+        if taken or here in {Path("/"), _home()}:
             return self.mounts
         return (Mount(here, WORKSPACE, relocatable=True), *self.mounts)
 
@@ -277,7 +284,7 @@ async def _run(options: Options) -> int:
     if record is not None and record.exit is not None and record.exit.reason:
         say(record.exit.reason)
     if isinstance(stdout, Capture) and isinstance(stderr, Capture):
-        shown = record.to_json() if record else {"exit": None, "teardown": None}
+        shown: dict[str, Any] = record.to_json() if record else {"exit": None, "teardown": None}
         shown["error"] = "\n".join(str(failure) for failure in known) or None
         document(shown | _text("stdout", stdout.data) | _text("stderr", stderr.data))
     return _code(record, known)

@@ -1,4 +1,4 @@
-"""Waiting for plain descriptors, reading and writing them, with back-pressure and without threads."""
+"""Waiting for descriptors, reading and writing them: with back-pressure, without threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ async def _event(
     descriptor: int, add: Callable[..., object], remove: Callable[[int], object]
 ) -> None:
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    add(descriptor, lambda: ready.done() or ready.set_result(None))
+
+    def notice() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(descriptor, notice)
     try:
         await ready
     finally:

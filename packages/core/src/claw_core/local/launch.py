@@ -32,7 +32,7 @@ class NotLaunched(RuntimeFault):
 
 @attrs.define(eq=False)
 class Launched:
-    """A running instance; it ends when `control` closes, which the death of this process does too."""
+    """A running instance; it ends when `control` closes, as the death of this process does."""
 
     process: asyncio.subprocess.Process
     _control: int | None
@@ -129,10 +129,10 @@ class Launched:
         try:
             with socket.socket(fileno=os.dup(self._control)) as control:
                 control.setblocking(False)
-                while True:
+                sent = 0
+                while not sent:
                     try:
-                        socket.send_fds(control, [b"run"], [document, *streams, leash])
-                        return
+                        sent = socket.send_fds(control, [b"run"], [document, *streams, leash])
                     except BlockingIOError:
                         await writable(self._control)
         except (BrokenPipeError, ConnectionResetError) as error:

@@ -1,7 +1,7 @@
 """Becomes an instance: `python -I -S launcher.py NAME CONTROL SETUP [INHERITED...]`.
 
-Run as a script with a clean environment, by an interpreter without site-packages, so only the
-standard library is there. CONTROL is a socket, and the lifeline at the same time: when the other end
+Run as a script with a clean environment, by an interpreter without site-packages: only the standard
+library is there. CONTROL is a socket, and the lifeline at the same time: when the other end
 closes, the instance ends. SETUP is a file descriptor with a `Setup`. INHERITED are op-locks, held
 until the instance can be found by its name.
 
@@ -17,8 +17,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from claw_core.local import init, kernel, namespaces, payload  # noqa: E402 - needs the path above
-from claw_core.local.setup import Failure, Setup  # noqa: E402
+from claw_core.local import init, kernel, namespaces, payload
+from claw_core.local.setup import Failure, Setup
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from claw_core.local import kernel, landlock, processes, seccomp, transfer
+from claw_core.local import landlock, processes, seccomp, transfer
 from claw_core.local.setup import SCRATCH, Setup
 
 SYSTEM_READABLE = (
@@ -131,7 +131,7 @@ def _work(wanted: dict[str, Any], env: dict[str, str]) -> Callable[[], None]:
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
-    """Look the program up as a shell does: a file that is there but cannot be run wins over none."""
+    """Look the program up as a shell does: a file that cannot be run wins over none."""
     program = argv[0]
     if "/" in program:
         os.execve(program, argv, env)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from claw_core.local.listing import MARKER
 from claw_core.local.setup import HOME, WORKSPACE, Setup
@@ -19,7 +20,7 @@ SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/s
 
 
 def becomes_another() -> bool:
-    """Whether this process is root and can be somebody else; root of a one-user namespace cannot."""
+    """Whether this process is root and can be another user; root of a namespace may not."""
     if os.geteuid() != 0:
         return False
     for line in Path("/proc/self/uid_map").read_text().splitlines():
@@ -53,7 +54,7 @@ def make_setup(
     become = becomes_another()
     scratch = scratch_directory(name) if engine == "guard" else ""
     home = scratch or HOME
-    mounts = tuple(
+    mounts: tuple[dict[str, Any], ...] = tuple(
         {
             "source": str(mount.source),
             "target": str(mount.source) if engine == "guard" else mount.target,
@@ -93,7 +94,7 @@ def make_setup(
 
 
 def scratch_directory(name: str) -> str:
-    """The guard engine's private directory; where it is must not depend on anybody's environment."""
+    """The guard engine's private directory; it must not depend on anybody's environment."""
     return f"/tmp/{name}"  # noqa: S108 - made with a random name, mode 0700, and never reused
 
 

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -18,7 +19,7 @@ from claw_core.errors import ClawError
 from claw_core.local import commands
 from claw_core.local.launch import Launched
 from claw_core.local.plan import make_setup
-from claw_core.model import IO, INSTANCE_PREFIX, Spec
+from claw_core.model import INSTANCE_PREFIX, IO, Spec
 
 ENGINES = ("namespaces", "guard")
 _SWITCHES = {
@@ -40,22 +41,21 @@ class Missing:
 
 
 async def probe(engine: str) -> Missing | None:
-    """Return None where the engine works, remembering the answer for this boot and version."""
+    """Return None where the engine works, which is remembered for this boot and version.
+
+    A failure is not remembered: it may have been a passing one, and would weaken every later run.
+    """
     key, cache = _key(), _cache()
-    known = _load(cache)
-    if known.get("key") == key and engine in known:
-        answer = known[engine]
-        return None if answer is None else Missing(*answer)
+    works = _load(cache, key)
+    if engine in works:
+        return None
     missing = await _try(engine)
-    fresh = {name: value for name, value in known.items() if name in ENGINES}
-    document = (fresh if known.get("key") == key else {}) | {
-        "key": key,
-        engine: missing and [missing.reason, missing.remedy],
-    }
-    # It only saves time: where it cannot be kept, the next process tries again.
-    with contextlib.suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(durable.write_file, cache, json.dumps(document).encode())
+    if missing is None:
+        document = json.dumps({"key": key, "works": [*works, engine]})
+        # It only saves time: where it cannot be kept, the next process tries again.
+        with contextlib.suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(durable.write_file, cache, document.encode())
     return missing
 
 
@@ -76,7 +76,12 @@ async def _try(engine: str) -> Missing | None:
     try:
         launched = await Launched.start(setup, ())
         try:
-            request = {"action": "run", "argv": ["true"], "env": {}, "workdir": None}
+            request: dict[str, Any] = {
+                "action": "run",
+                "argv": ["true"],
+                "env": {},
+                "workdir": None,
+            }
             report = await commands.run(launched, setup, request, IO(None, ignore, ignore))
             result = commands.outcome(report, ("true",), "/")
         finally:
@@ -115,12 +120,13 @@ def _cache() -> Path:
     return Path(base) / INSTANCE_PREFIX / f"local-probe-{os.geteuid()}.json"
 
 
-def _load(path: Path) -> dict[str, object]:
+def _load(path: Path, key: str) -> list[str]:
+    """The engines that are known to work, if what is remembered is about just this situation."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return [str(one) for one in value["works"]] if value["key"] == key else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _text(path: str) -> str:

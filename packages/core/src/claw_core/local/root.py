@@ -42,8 +42,8 @@ class Root:
 
     Args:
         setup: what was asked for.
-        identities: for each mount, a user namespace whose map makes its owner the sandbox's user, or
-            None where the file owner is that user anyway.
+        identities: for each mount, a user namespace whose map makes its owner the sandbox's user,
+            or None where the file owner is that user anyway.
     """
 
     def __init__(self, setup: Setup, identities: Iterable[int | None]) -> None:

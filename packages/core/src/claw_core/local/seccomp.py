@@ -69,9 +69,8 @@ def _no_bits(index: int, bits: int) -> Rule:
 
 def _no_set_ids_on_creation(flags: int, mode: int) -> Rule:
     """Look at the mode only where something is created: else its register holds anything."""
-    return [_argument(flags), (JUMP_IF_ANY_BIT, 1, 0, _CREATES), (RETURN, 0, 0, ALLOW)] + _no_bits(
-        mode, SET_IDS
-    )
+    head: Rule = [_argument(flags), (JUMP_IF_ANY_BIT, 1, 0, _CREATES), (RETURN, 0, 0, ALLOW)]
+    return head + _no_bits(mode, SET_IDS)
 
 
 def rules(families: Iterable[int], protected: Iterable[int] = ()) -> dict[str, Rule]:
@@ -116,9 +115,9 @@ def program(machine: str, chosen: dict[str, Rule]) -> list[Instruction]:
                 verdicts[number] = chosen.get(name, verdict) if table is ALLOWED else verdict
     starts: list[tuple[int, int | Rule]] = [(0, verdicts.get(0, refuse(errno.ENOSYS)))]
     for number in sorted({n + step for n in verdicts for step in (0, 1)}):
-        verdict = verdicts.get(number, refuse(errno.ENOSYS))
-        if verdict != starts[-1][1]:
-            starts.append((number, verdict))
+        answer = verdicts.get(number, refuse(errno.ENOSYS))
+        if answer != starts[-1][1]:
+            starts.append((number, answer))
     head: list[Instruction] = [
         (LOAD, 0, 0, 4),
         (JUMP_IF_EQUAL, 1, 0, AUDIT_ARCHITECTURES[machine]),
