@@ -16,7 +16,8 @@ from claw_core import failpoints
 from claw_core.hookspecs import Runtime
 from claw_core.ledger import Intent, Lease, Ledger
 from claw_core.model import IO, Assessment, Command, Description, Exit, Instance, Spec
-from claw_core.reaper import Outcome, Reaper
+from claw_core.reaper import Reaper
+from claw_core.teardown import Outcome
 
 
 class ModelRuntime(Runtime):

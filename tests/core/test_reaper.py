@@ -15,7 +15,8 @@ from claw_core.errors import UnknownRuntime
 from claw_core.host import Host
 from claw_core.ledger import Ledger
 from claw_core.model import Instance, Spec
-from claw_core.reaper import Outcome, Reaper, destroy
+from claw_core.reaper import Reaper
+from claw_core.teardown import Outcome, destroy
 from core import model_backend as model
 from core.model_backend import child, ended, intent, kill, lifecycle, orphan, reap, until
 
@@ -264,7 +265,9 @@ POINTS = {
     "reap": [
         name
         for name in failpoints.POINTS
-        if re.match(r"reaper\.|ledger\.(post-claim|.*mark|pre-release|post-unlink)", name)
+        if re.match(
+            r"reaper\.|teardown\.|ledger\.(post-claim|.*mark|pre-release|post-unlink)", name
+        )
     ],
 }
 
@@ -277,7 +280,7 @@ def test_every_point_is_passed(ledger: Ledger, world: Path, tmp_path: Path) -> N
     log.unlink()
     assert ended(child(lambda: reap(ledger.state), log=log)) == 0
     assert set(POINTS["reap"]) == set(log.read_text().split())
-    assert {name for name in failpoints.POINTS if re.match(r"ledger|reaper", name)} == {
+    assert {name for name in failpoints.POINTS if re.match(r"ledger|reaper|teardown", name)} == {
         *POINTS["lifecycle"],
         *POINTS["reap"],
     }

@@ -223,6 +223,11 @@ class Entry:
         """Name of its runtime, where known."""
         return self.intent.runtime if self.intent else None
 
+    @property
+    def reapable(self) -> bool:
+        """Whether a reaper has something to do here: a dead owner, and nothing that forbids it."""
+        return not self.alive and self.intent is not None and not held(self.state, self.detail)
+
 
 def held(state: str, detail: Mapping[str, Any]) -> bool:
     """Whether an instance is being kept on purpose and its time is not over.

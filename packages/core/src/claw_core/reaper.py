@@ -4,75 +4,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from claw_core import durable, failpoints
-from claw_core.errors import ClawError, LedgerUnavailable, TeardownFailed
+from claw_core import failpoints
+from claw_core.errors import ClawError
 from claw_core.host import Host
 from claw_core.ledger import Entry, InFlight, Intent, Lease, Ledger, held
 from claw_core.model import INSTANCE_PREFIX, Instance, Spec
+from claw_core.teardown import ATTEMPT_TIMEOUT, Backend, Outcome, backoff, destroy, quarantine
 
-Result: TypeAlias = Literal["gone", "limbo", "quarantined", "busy", "alive", "held", "unreadable"]
+Resolve: TypeAlias = Callable[[str, Mapping[str, Any]], Backend]
+"""Make a runtime from its name and settings; may raise PluginError or UnknownRuntime."""
 Intention: TypeAlias = Literal["delete", "keep", "adopt", "repair"]
 
-ATTEMPT_TIMEOUT: Final = 60.0
-"""Seconds that a backend has for one attempt."""
 CLAIMS: Final = 128
 """Entries held at a time; each costs up to two open files."""
 CALLS: Final = 8
 """Backends at work at a time."""
 
 _CLAIMED = failpoints.declare("reaper.claimed", "a dead owner's instance is ours")
-_PRE_TEARDOWN = failpoints.declare("reaper.pre-teardown", "the backend is about to delete it")
-_POST_TEARDOWN = failpoints.declare("reaper.post-teardown", "the backend says that it is deleted")
-_VERIFIED = failpoints.declare("reaper.verified", "the backend's listing does not show it")
-_PRE_LIMBO = failpoints.declare("reaper.pre-limbo", "it is absent, and may still come to light")
-_POST_LIMBO = failpoints.declare("reaper.post-limbo", "since when it is absent is durable")
-_SETTLED = failpoints.declare("reaper.settled", "it was absent for the whole settle time")
-_RELEASED = failpoints.declare("reaper.released", "its entry is removed")
-
-
-class Backend(Protocol):
-    """The part of a `Runtime` that reaping needs."""
-
-    async def teardown(self, instance: Instance, /) -> None:
-        """See `Runtime.teardown`."""
-
-    async def list_instances(self, install: str, /) -> frozenset[str]:
-        """See `Runtime.list_instances`."""
-
-
-Resolve: TypeAlias = Callable[[str, Mapping[str, Any]], Backend]
-"""Make a runtime from its name and settings; may raise PluginError or UnknownRuntime."""
-
-
-@attrs.frozen
-class Outcome:
-    """What became of one entry.
-
-    Attributes:
-        name: name of the instance, or its file where even that is damaged.
-        runtime: name of its runtime, where known.
-        result: `gone`: seen to be absent and forgotten. `limbo`: absent, but the settle time is not
-            over. `quarantined`: it could not be torn down. `busy`: another reaper has it, a process
-            of its dead owner is still at work, or there was no time. `alive`: its owner lives.
-            `held`: kept on purpose. `unreadable`: its entry is damaged. All but `gone` stay in the
-            ledger.
-        error: what went wrong, or is being waited for.
-    """
-
-    name: str
-    runtime: str | None
-    result: Result
-    error: str | None = None
 
 
 @attrs.frozen
@@ -188,7 +144,7 @@ class Reaper:
                 patience = 3  # a mere look by another process has it for some microseconds
             except InFlight as in_flight:
                 error, patience = in_flight.message, 1_000_000
-            pause = _backoff(attempt, cap=1.0) / 10
+            pause = backoff(attempt, cap=1.0) / 10
             if attempt >= patience or time.monotonic() + pause >= until:
                 return Outcome(name, runtime, "busy", error)
             await asyncio.sleep(pause)
@@ -199,7 +155,7 @@ class Reaper:
         try:
             backend = self.resolve(intent.runtime, intent.settings)
         except Exception as error:  # noqa: BLE001 - a third party's failure is recorded, not ours
-            return _quarantine(lease, error)
+            return await quarantine(lease, error)
         spec = Spec(group=intent.group, image=intent.image)
         return await destroy(
             backend,
@@ -242,126 +198,6 @@ class Reaper:
         return [one for name, one in sorted(found.items()) if name not in claimed]
 
 
-async def destroy(
-    backend: Backend,
-    instance: Instance,
-    lease: Lease,
-    *,
-    deadline: float,
-    settle: float,
-    patient: bool = False,
-    attempt_timeout: float = ATTEMPT_TIMEOUT,
-    calls: asyncio.Semaphore | None = None,
-) -> Outcome:
-    """Tear an instance down verifiably and end its lease, whatever comes.
-
-    Only `gone` removes the entry. `limbo` and `quarantined` leave it for the next reaper, and so
-    does cancellation.
-
-    Args:
-        backend: what tears it down.
-        instance: what to tear down.
-        lease: this process's hold on it.
-        deadline: seconds after which no new attempt is made.
-        settle: seconds for which it must be absent, because a creation may still come to light.
-        patient: wait for the settle time as far as the deadline allows; otherwise return `limbo`.
-        attempt_timeout: seconds that the backend has for one attempt.
-        calls: bounds how many attempts are made at a time; waiting for it costs no attempt.
-    """
-    until = time.monotonic() + deadline
-    attempt = 0
-    with lease:
-        while True:
-            try:
-                async with calls or contextlib.nullcontext():
-                    seconds = min(attempt_timeout, until - time.monotonic())
-                    if seconds <= 0:
-                        text = "the deadline came before the next attempt"
-                        return Outcome(lease.name, lease.intent.runtime, "busy", text)
-                    appeared = await _attempt(backend, instance, lease, seconds)
-            except Exception as error:  # noqa: BLE001 - a third party's failure is recorded
-                pause = _backoff(attempt)
-                if time.monotonic() + pause >= until:
-                    return _quarantine(lease, error)
-                attempt += 1
-            else:
-                attempt = 0
-                pause = _remaining(lease, settle, appeared=appeared)
-                if pause <= 0:
-                    break
-                if not patient or time.monotonic() + pause >= until:
-                    text = f"absent, not yet for {settle:g} s"
-                    return Outcome(lease.name, lease.intent.runtime, "limbo", text)
-                pause = min(pause, max(0.05, min(1.0, settle / 10)))
-            await asyncio.sleep(pause)
-        lease.mark("gone")
-        try:
-            lease.release()
-        except LedgerUnavailable as error:
-            return Outcome(lease.name, lease.intent.runtime, "quarantined", str(error))
-    failpoints.hit(_RELEASED)
-    return Outcome(lease.name, lease.intent.runtime, "gone")
-
-
-async def _attempt(backend: Backend, instance: Instance, lease: Lease, seconds: float) -> bool:
-    """Delete once, see that it is absent, and return whether it was there before.
-
-    Raises:
-        TeardownFailed: it is still there, or it took too long.
-    """
-    install, appeared = lease.intent.install, False
-    try:
-        async with asyncio.timeout(seconds):
-            if lease.state == "limbo":
-                appeared = instance.name in await backend.list_instances(install)
-            failpoints.hit(_PRE_TEARDOWN)
-            await backend.teardown(instance)
-            failpoints.hit(_POST_TEARDOWN)
-            present = await backend.list_instances(install)
-    except TimeoutError as error:
-        raise TeardownFailed(str(error) or f"not torn down within {seconds:.3g} s") from error
-    if instance.name in present:
-        raise TeardownFailed("still there after its teardown")
-    failpoints.hit(_VERIFIED)
-    return appeared
-
-
-def _quarantine(lease: Lease, error: Exception) -> Outcome:
-    text = str(error) or type(error).__name__
-    lease.mark("quarantined", error=text[:500])
-    return Outcome(lease.name, lease.intent.runtime, "quarantined", text)
-
-
-def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
-    """Return for how many seconds the absence just seen must still last; note since when it does.
-
-    The time counts from the first look that found it absent after the owner's death, and from the
-    next such look whenever it has appeared since. A later reaper of the same boot carries on, since
-    the creation in question started before the owner's death, and it makes a look of its own before
-    it decides. After a reboot the clock means nothing, so it counts from the start. It stands still
-    while the machine sleeps, as does a local server with the creation.
-    """
-    if settle <= 0:
-        return 0.0
-    now, boot = durable.awake_time(), durable.boot_id()
-    known = lease.state == "limbo" and lease.detail.get("boot") == boot and not appeared
-    since = lease.detail.get("since") if known else None
-    if not isinstance(since, int | float) or since > now:
-        failpoints.hit(_PRE_LIMBO)
-        lease.mark("limbo", boot=boot, since=now)
-        failpoints.hit(_POST_LIMBO)
-        return settle
-    if now - since < settle:
-        return settle - (now - since)
-    failpoints.hit(_SETTLED)
-    return 0.0
-
-
-def _backoff(attempt: int, cap: float = 30.0) -> float:
-    """Seconds before the next attempt; jitter keeps concurrent reapers out of step."""
-    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)  # noqa: S311
-
-
 def _adopted(install: str, name: str, runtime: str, settings: Mapping[str, Any]) -> Intent:
     tail = name.removeprefix(f"{INSTANCE_PREFIX}-{install}-")
     own = Intent.new(install, runtime, settings)
@@ -388,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from claw_core.registry import Registry
 
+    if not options.state.is_dir():
+        return 0  # deleted by its user, and not to be made again by a reaper
     try:
         ledger = Ledger.open(options.state)
         outcomes = asyncio.run(Reaper(ledger, Registry().resolve).reap(options.deadline))

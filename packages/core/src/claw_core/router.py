@@ -98,7 +98,7 @@ class Router:
         registry = Registry(tuple(observers), listener)
         router = cls(ledger, registry, settings or {}, prefer, listener)
         try:
-            if any(not entry.alive for entry in await in_thread(ledger.scan)):
+            if any(entry.reapable for entry in await in_thread(ledger.scan)):
                 (await router.warden()).request_reap()
             yield router
         finally:
@@ -252,8 +252,7 @@ class Router:
             warden = await self._warden
         except WardenUnavailable:
             return  # said when it happened
-        left = [entry for entry in await in_thread(self.ledger.scan) if not entry.alive]
-        if left:
+        if any(entry.reapable for entry in await in_thread(self.ledger.scan)):
             warden.hand_over()
         else:
             await warden.close()

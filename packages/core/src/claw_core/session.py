@@ -27,7 +27,7 @@ from claw_core.host import Host
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Sink, Spec
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
-from claw_core.teardown import Teardown
+from claw_core.teardown import destroy
 
 if TYPE_CHECKING:
     from claw_core.ledger import Intent, Lease, Ledger
@@ -274,16 +274,15 @@ class Session:
             self.record.teardown = "gone"
             return
         lease.mark("stopping")
-        teardown = Teardown(
+        outcome = await destroy(
+            self.relay,
+            self._instance,
             lease,
+            deadline=self._deadlines.teardown,
             # Only a creation that was cut short can still come to light in a server later, and to
             # wait for that is the warden's work.
             settle=0.0 if self._created else self.route.assessment.settle,
-            patient=False,
         )
-        until = started + self._deadlines.teardown
-        outcome = await teardown.run(self.relay, self._instance, until)
-        lease.abandon()
         self._spend("teardown", started)
         self.record.teardown = outcome.result
         if outcome.result not in {"gone", "limbo"}:

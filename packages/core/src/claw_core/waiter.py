@@ -10,6 +10,7 @@ It reads `r`: reap now; `q`: end without reaping; end of file: the owner is dead
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ import time
 
 PATIENCE = 600.0
 """Seconds for which it keeps trying after the owner's death."""
+BRIEF_PATIENCE = 10.0
+"""The same while another waiter keeps trying: time enough for the owner to be wholly dead."""
 REAPER_LIMIT = 300.0
 """Seconds after which a reaper that does not end is killed; it gives itself 120."""
 READY = b"+"
@@ -36,6 +39,7 @@ class Waiter:
         self.command = [
             sys.executable, "-P", "-m", "claw_core.reaper", "--state", state, "--owner", owner,
         ]  # fmt: skip
+        self.state = state
         self.reaper: int | None = None
         self.started = 0.0
 
@@ -74,9 +78,19 @@ class Waiter:
                 wanted = False
                 self.spawn()
 
+    def only_one(self) -> bool:
+        """Whether no other waiter keeps trying; one is enough for what cannot be torn down now."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self.trying = os.open(f"{self.state}/reaping", flags, 0o600)
+            fcntl.flock(self.trying, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False  # taken, or the state directory is gone
+        return True
+
     def reap(self) -> None:
         """Run reapers until one has nothing left to do, or patience ends."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + (PATIENCE if self.only_one() else BRIEF_PATIENCE)
         pause = 0.1
         while time.monotonic() < until:
             self.spawn()
