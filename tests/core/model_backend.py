@@ -14,7 +14,9 @@ from typing import Any
 
 from claw_core import failpoints
 from claw_core.hookspecs import Runtime
-from claw_core.ledger import Intent, Lease, Ledger
+from claw_core.intent import Intent
+from claw_core.lease import Lease
+from claw_core.ledger import Ledger
 from claw_core.model import IO, Assessment, Command, Description, Exit, Instance, Spec
 from claw_core.reaper import Reaper
 from claw_core.teardown import Outcome

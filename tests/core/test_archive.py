@@ -17,6 +17,7 @@ import pytest
 
 from claw_core import archive
 from claw_core.errors import ArchiveError, ConfigError
+from claw_core.unpack import unpacking
 
 
 def packed(source: Path, name: str | None = None, notices: list[str] | None = None) -> bytes:
@@ -31,7 +32,7 @@ def unpacked(
     data: bytes, final: Path, name: str = "top", *, step: int = 1 << 20, **limits: Any
 ) -> None:
     async def main() -> None:
-        async with archive.unpacking(final, name, **limits) as sink:
+        async with unpacking(final, name, **limits) as sink:
             for start in range(0, len(data), step):
                 await sink(data[start : start + step])
 
@@ -205,7 +206,7 @@ def test_five_thousand_small_files_are_quick_and_do_not_block_the_loop(tmp_path:
 
         watching = asyncio.create_task(watch())
         started = time.monotonic()
-        async with archive.unpacking(tmp_path / "copy", "source") as sink:
+        async with unpacking(tmp_path / "copy", "source") as sink:
             async for chunk in archive.pack(tmp_path / "source"):
                 assert len(chunk) < 2 * archive.CHUNK
                 await sink(chunk)
@@ -245,7 +246,7 @@ def test_a_block_that_does_not_end_well_leaves_nothing(tmp_path: Path, moment: s
         before = descriptors()
 
         async def work() -> None:
-            async with archive.unpacking(tmp_path / "old", "top") as sink:
+            async with unpacking(tmp_path / "old", "top") as sink:
                 await sink(member("top", content=b"x" * 400_000))
                 if moment == "failed":
                     raise RuntimeError("backend")
@@ -410,7 +411,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 
 def test_an_error_of_the_sink_that_a_backend_swallows_comes_up_at_the_end(tmp_path: Path) -> None:
     async def main() -> None:
-        async with archive.unpacking(tmp_path / "final", "top") as sink:
+        async with unpacking(tmp_path / "final", "top") as sink:
             for _ in range(3):
                 try:
                     await sink(b"x" * archive.CHUNK)
@@ -424,7 +425,7 @@ def test_an_error_of_the_sink_that_a_backend_swallows_comes_up_at_the_end(tmp_pa
 
 def test_a_directory_never_replaces_what_came_meanwhile(tmp_path: Path) -> None:
     async def main() -> None:
-        async with archive.unpacking(tmp_path / "final", "top") as sink:
+        async with unpacking(tmp_path / "final", "top") as sink:
             await sink(tar(TOP))
             (tmp_path / "final").write_text("mine")
 

@@ -15,7 +15,9 @@ import pytest
 from claw_core import events
 from claw_core.errors import ConfigError, RuntimeFault
 from claw_core.host import OUTPUT_LIMIT, Host
-from claw_core.ledger import InFlight, Intent, Ledger
+from claw_core.intent import Intent
+from claw_core.ledger import Ledger
+from claw_core.locks import InFlight
 
 
 @pytest.fixture

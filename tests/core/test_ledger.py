@@ -13,16 +13,13 @@ from pathlib import Path
 import pytest
 
 from claw_core import durable, failpoints, lifeline
+from claw_core.entry import State, held
 from claw_core.errors import ConfigError, LedgerUnavailable
-from claw_core.ledger import (
-    InFlight,
-    Intent,
-    Lease,
-    Ledger,
-    State,
-    default_state_directory,
-    held,
-)
+from claw_core.intent import Intent
+from claw_core.lease import Lease
+from claw_core.ledger import Ledger
+from claw_core.locks import InFlight
+from claw_core.statedir import default_state_directory
 from core.model_backend import child, ended, intent, kill, lifecycle, reap, until
 
 ACQUIRE = [
@@ -555,3 +552,25 @@ def test_the_op_lock_of_an_existing_entry_is_never_swept(ledger: Ledger, world: 
         lease.op_lock()
     ledger.scan()
     assert len(os.listdir(ledger.directory)) == 2
+
+
+def test_only_what_a_reaper_can_end_is_reapable(ledger: Ledger, world: Path) -> None:
+    with ledger.acquire(intent(ledger, world)):
+        with ledger.acquire(intent(ledger, world)) as kept:
+            kept.hold(60)
+        (ledger.directory / f"{'0' * 32}.jsonl").write_bytes(b"{")
+        assert [entry.reapable for entry in ledger.scan()] == [False] * 3
+        with ledger.acquire(intent(ledger, world)) as failed:
+            failed.mark("quarantined", error="x")
+        reapable = [entry.name for entry in ledger.scan() if entry.reapable]
+        assert reapable == [failed.name]
+
+
+def test_opening_without_creating_makes_nothing(tmp_path: Path) -> None:
+    for made in (False, True):
+        with pytest.raises(LedgerUnavailable, match="state"):
+            Ledger.open(tmp_path / "state", create=False)
+        assert (tmp_path / "state").exists() == made
+        if not made:
+            (tmp_path / "state").mkdir(mode=0o700)
+    assert os.listdir(tmp_path / "state") == []

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from claw_core import events, relay
+from claw_core import events, observing
 from claw_core.errors import ClawError, Denied, PluginError, RuntimeFault, Unsupported
 from claw_core.hookspecs import Observer, Phase, Runtime, hookimpl
 from claw_core.host import Host
@@ -304,7 +304,7 @@ def test_no_failure_of_an_observer_prevents_or_fails_a_teardown(
 def test_an_observer_that_hangs_does_not_block_a_teardown(
     how: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "OBSERVER_DEADLINE", 0.05)
+    monkeypatch.setattr(observing, "OBSERVER_DEADLINE", 0.05)
     backend = Backend()
     other = Around("other")
     subject = Relay("mine", backend, [other, Around(**{moment: how})])
@@ -428,7 +428,7 @@ def test_the_time_out_of_an_observer_does_not_reach_the_backend() -> None:
 def test_cancellation_passes_and_everybody_else_is_told(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "OBSERVER_DEADLINE", 0.3)
+    monkeypatch.setattr(observing, "OBSERVER_DEADLINE", 0.3)
 
     class Stuck(Backend):
         async def start(self, instance: Instance) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,23 +354,47 @@ def test_the_waiter_imports_little() -> None:
     assert not imported & {"asyncio", "subprocess", "typing", "re", "attr", "claw_core"}
 
 
-def test_the_reaper_as_a_program(ledger: Ledger, world: Path) -> None:
+def program(ledger: Ledger, *arguments: str) -> int:
+    """Run the reaper as a program."""
     source = str(Path(waiter.__file__).parents[1])
     variables = {**os.environ, "PYTHONPATH": source + os.pathsep + os.environ["PYTHONPATH"]}
+    command = [sys.executable, "-m", "claw_core.reaper", "--state", str(ledger.state)]
+    done = subprocess.run([*command, *arguments], env=variables, capture_output=True)
+    assert done.stdout == b""
+    return done.returncode
 
-    def program(*arguments: str) -> int:
-        command = [sys.executable, "-m", "claw_core.reaper", "--state", str(ledger.state)]
-        done = subprocess.run([*command, *arguments], env=variables, capture_output=True)
-        assert done.stdout == b""
-        return done.returncode
 
+def test_the_reaper_as_a_program(ledger: Ledger, world: Path) -> None:
     orphan(ledger, world)
-    assert program() == 0
+    assert program(ledger) == 0
     assert os.listdir(world) == [] == os.listdir(ledger.directory)
     orphan(ledger, world, broken=True)
-    assert program("--deadline", "0.2") == 1
+    assert program(ledger, "--deadline", "0.2") == 1
     reaper_sees = ledger.scan()[0]
     reaper_sees.path.unlink()
     with ledger.acquire(intent(ledger, world)):
-        assert program() == 0
-        assert program("--owner", str(os.getpid())) == 1
+        assert program(ledger) == 0
+        assert program(ledger, "--owner", str(os.getpid())) == 1
+
+
+def test_a_deleted_state_directory_ends_the_waiter_and_never_comes_back(
+    ledger: Ledger, world: Path
+) -> None:
+    def owner() -> None:
+        async def run() -> None:
+            await Warden.start(ledger.state)
+            orphan(ledger, world, broken=True)
+            shutil.rmtree(ledger.state)
+            os.kill(os.getpid(), 9)
+
+        asyncio.run(run())
+
+    assert ended(child(owner)) == -9
+    until(lambda: not processes(ledger), 5.0)
+    assert program(ledger) == 0
+    assert not ledger.state.exists()
+
+
+def test_an_entry_that_no_reap_can_change_is_not_tried_again(ledger: Ledger) -> None:
+    (ledger.directory / f"{'0' * 32}.jsonl").write_bytes(b"{")
+    assert program(ledger) == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -11,6 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
+import claw_core
+from claw_core import failpoints
 from claw_core.cli import COMMANDS, claw
 from claw_core.hookspecs import Observer, Runtime
 from claw_core.relay import HOOKS
@@ -38,8 +43,6 @@ def test_the_example_runs(name: str, kind: str, text: str, tmp_path: Path) -> No
         subprocess.run([sys.executable, "-W", "error", "example.py"], cwd=tmp_path, check=True)
         return
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    import os
-
     for command, expected in commands(text):
         done = subprocess.run(
             ["sh", "-c", command],
@@ -102,3 +105,16 @@ def test_every_relative_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in LINK.findall(BLOCK.sub("", page.read_text())):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_every_failpoint_is_described() -> None:
+    """All modules are imported, so that every point is declared."""
+    for module in pkgutil.walk_packages(claw_core.__path__, "claw_core."):
+        if not module.name.endswith(("launcher", "__main__")):
+            importlib.import_module(module.name)
+    page = (ROOT / "docs/reference/failpoints.md").read_text()
+    described = set(re.findall(r"^\| `([a-z]+\.[a-z-]+)` \|", page, re.MULTILINE))
+    points = {name: what for name, what in failpoints.POINTS.items() if not name.startswith("test.")}
+    assert described == set(points)
+    for name, meaning in points.items():
+        assert f"| `{name}` | {meaning}" in page, name

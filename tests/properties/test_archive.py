@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from claw_core import archive
 from claw_core.errors import ArchiveError
+from claw_core.unpack import unpacking
 
 Tree = dict[bytes, "bytes | tuple[str, bool] | Tree"]
 
@@ -68,7 +69,7 @@ def picture(root: Path) -> dict[str, tuple[int, int, object]]:
 
 
 async def unpack(data: bytes, final: Path, step: int) -> None:
-    async with archive.unpacking(final, "top") as sink:
+    async with unpacking(final, "top") as sink:
         for start in range(0, len(data), step):
             await sink(data[start : start + step])
 
@@ -148,7 +149,7 @@ def test_whatever_the_tree_it_comes_back_the_same(tree: Tree) -> None:
         grow(tree, os.fsencode(source))
 
         async def main() -> None:
-            async with archive.unpacking(copy, "top") as sink:
+            async with unpacking(copy, "top") as sink:
                 async for chunk in archive.pack(source, "top"):
                     await sink(chunk)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import attrs
 
 _METADATA = {".dist-info", ".egg-info"}
-_ENTRY = re.compile(r"(?P<name>[^\s=\[#;][^=]*?)\s*=\s*(?P<value>[\w.]+\s*:\s*[\w.]+)\s*(\[.*\])?")
+_ENTRY = re.compile(
+    r"(?P<name>[^\s=\[#;][^=]*?)\s*=\s*(?P<value>[\w.]+(?:\s*:\s*[\w.]+)?)\s*(\[.*\])?"
+)
 
 
 @attrs.frozen

@@ -13,10 +13,15 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from claw_core import failpoints
+from claw_core.entry import Entry, held
 from claw_core.errors import ClawError
 from claw_core.host import Host
-from claw_core.ledger import Entry, InFlight, Intent, Lease, Ledger, held
+from claw_core.intent import Intent
+from claw_core.lease import Lease
+from claw_core.ledger import Ledger
+from claw_core.locks import InFlight
 from claw_core.model import INSTANCE_PREFIX, Instance, Spec
+from claw_core.tasks import in_thread
 from claw_core.teardown import ATTEMPT_TIMEOUT, Backend, Outcome, backoff, destroy, quarantine
 
 Resolve: TypeAlias = Callable[[str, Mapping[str, Any]], Backend]
@@ -27,6 +32,8 @@ CLAIMS: Final = 128
 """Entries held at a time; each costs up to two open files."""
 CALLS: Final = 8
 """Backends at work at a time."""
+_DONE: Final = frozenset({"gone", "alive", "held", "unreadable"})
+"""Results that another reap could not change."""
 
 _CLAIMED = failpoints.declare("reaper.claimed", "a dead owner's instance is ours")
 
@@ -87,11 +94,9 @@ class Reaper:
         """
         until = time.monotonic() + deadline
         if adopt:
-            for name, runtime, settings in await self._unclaimed():
-                self.ledger.acquire(
-                    _adopted(self.ledger.install, name, runtime, settings)
-                ).abandon()
-        entries = self.ledger.scan()
+            for unclaimed in await self._unclaimed():
+                await in_thread(self._adopt, *unclaimed)
+        entries = await in_thread(self.ledger.scan)
         turn = _Turn(until)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._entry(entry, turn)) for entry in entries]
@@ -103,7 +108,7 @@ class Reaper:
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        plans = [_planned(entry) for entry in self.ledger.scan(sweep=False)]
+        plans = [_planned(entry) for entry in await in_thread(self.ledger.scan, sweep=False)]
         for name, runtime, _ in await self._unclaimed(plans):
             why = "carries our install id, but the ledger does not know it"
             plans.append(Plan(name, runtime, "adopt", why))
@@ -176,7 +181,7 @@ class Reaper:
         places: dict[str, tuple[str, Mapping[str, Any]]] = {}
         mentioned = [
             (entry.intent.runtime, entry.intent.settings)
-            for entry in self.ledger.scan(sweep=False)
+            for entry in await in_thread(self.ledger.scan, sweep=False)
             if entry.intent
         ]
         for name, settings in (*self.backends, *mentioned):
@@ -193,15 +198,17 @@ class Reaper:
                     found.setdefault(name, (name, runtime, settings))
         # Scanned after listing: an entry is there before its instance, so what a live owner
         # is creating meanwhile is never taken for unclaimed.
-        claimed = {entry.name for entry in self.ledger.scan(sweep=False)}
+        claimed = {entry.name for entry in await in_thread(self.ledger.scan, sweep=False)}
         claimed.update(plan.name for plan in known)
         return [one for name, one in sorted(found.items()) if name not in claimed]
 
-
-def _adopted(install: str, name: str, runtime: str, settings: Mapping[str, Any]) -> Intent:
-    tail = name.removeprefix(f"{INSTANCE_PREFIX}-{install}-")
-    own = Intent.new(install, runtime, settings)
-    return attrs.evolve(own, identity=tail + own.identity[len(tail) :])
+    def _adopt(self, name: str, runtime: str, settings: Mapping[str, Any]) -> None:
+        """Make an entry for an instance that has none, as of an owner that is dead."""
+        install = self.ledger.install
+        tail = name.removeprefix(f"{INSTANCE_PREFIX}-{install}-")
+        own = Intent.new(install, runtime, settings)
+        adopted = attrs.evolve(own, identity=tail + own.identity[len(tail) :])
+        self.ledger.acquire(adopted).abandon()
 
 
 def _planned(entry: Entry) -> Plan:
@@ -224,10 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from claw_core.registry import Registry
 
-    if not options.state.is_dir():
-        return 0  # deleted by its user, and not to be made again by a reaper
     try:
-        ledger = Ledger.open(options.state)
+        ledger = Ledger.open(options.state, create=False)
         outcomes = asyncio.run(Reaper(ledger, Registry().resolve).reap(options.deadline))
         # The kernel closes a dying process's descriptors one by one: its lifeline may be gone while
         # its leases are not. The pid only decides whether to look again.
@@ -236,8 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for entry in ledger.scan()
         )
     except ClawError:
-        return 1
-    done = all(outcome.result in {"gone", "alive", "held"} for outcome in outcomes)
+        # Deleted by its user, with every entry: not to be made again by a reaper.
+        return 1 if options.state.exists() else 0
+    done = all(outcome.result in _DONE for outcome in outcomes)
     return 0 if done and not dying else 1
 
 

@@ -7,23 +7,23 @@ when it is asked for, a row when all are listed, and never the failure of anothe
 from __future__ import annotations
 
 import difflib
-import inspect
+import functools
+import importlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
 from claw_core import events
 from claw_core._version import __version__
+from claw_core.checks import problems
+from claw_core.discovery import Origin, entry_points
 from claw_core.errors import ClawError, PluginError, UnknownRuntime
 from claw_core.hookspecs import Runtime
-from claw_core.relay import HOOKS, Relay, observer_manager, text_of
-
-if TYPE_CHECKING:
-    import importlib.metadata
+from claw_core.observing import observer_manager, text_of
+from claw_core.relay import Relay
 
 RUNTIMES: Final = "claw.runtimes"
 PLUGINS: Final = "claw.plugins"
@@ -35,19 +35,7 @@ KNOWN: Final[Mapping[str, str]] = {
 }
 # A source tree on PYTHONPATH has no installed metadata, and `claw run` must work there as well.
 _EMBEDDED: Final = {"local": "claw_core.local.runtime:LocalRuntime"}
-_SUPPORTED_API: Final = (1,)
 _log = logging.getLogger("claw")
-
-
-@attrs.frozen
-class Origin:
-    """Where a plugin comes from."""
-
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
 
 
 @attrs.frozen
@@ -106,7 +94,7 @@ class Registry:
             ClawError: it refuses its settings.
         """
         entry = self._find(name)
-        backend_class = check(entry.name, _load(entry, RUNTIMES), entry.origin)
+        backend_class = _checked(entry)
         try:
             backend = backend_class(settings)
         except ClawError as error:
@@ -132,7 +120,7 @@ class Registry:
         for name in self.names():
             try:
                 entry = self._find(name)
-                check(name, _load(entry, RUNTIMES), entry.origin)
+                _checked(entry)
             except PluginError as error:
                 offers = [entry.origin for entry in self._entries if entry.name == name]
                 rows += [Row(name, origin.distribution, origin.version, error) for origin in offers]
@@ -170,30 +158,6 @@ class Registry:
         return offers[0]
 
 
-def check(name: str, value: object, origin: Origin) -> type[Runtime]:
-    """Return the class of a runtime after seeing that it keeps to the contract.
-
-    Raises:
-        PluginError: it does not; the message lists everything that is wrong, each with its fix.
-    """
-    if not (isinstance(value, type) and issubclass(value, Runtime)):
-        problems = [f"{value!r} is not a class derived from claw_core.hookspecs.Runtime"]
-    elif value.api not in _SUPPORTED_API:
-        problems = [
-            f"it speaks version {value.api!r} of the contract, this core {_SUPPORTED_API[-1]}"
-        ]
-    else:
-        problems = [problem for hook in HOOKS for problem in _hook_problems(value, hook)]
-        problems += _typos(value)
-        if not problems:
-            return value
-    raise PluginError(
-        f"the plugin {name} of {origin} does not keep to the contract: {'; '.join(problems)}",
-        runtime=name,
-        remedy=f"pip install --upgrade {origin.distribution}, or tell its authors",
-    )
-
-
 def load_observers(report: Callable[[PluginError], None] | None = None) -> list[object]:
     """Load the observers among the entry points `claw.plugins`, each by itself.
 
@@ -207,7 +171,7 @@ def load_observers(report: Callable[[PluginError], None] | None = None) -> list[
     observers: list[object] = []
     for entry in _discover(PLUGINS):
         try:
-            value = _load(entry, PLUGINS)
+            value = _load(entry)
             if hasattr(value, "around"):
                 observer = value() if isinstance(value, type) else value
                 observer_manager([observer])  # sees whether its arguments fit
@@ -222,57 +186,39 @@ def load_observers(report: Callable[[PluginError], None] | None = None) -> list[
 
 
 def _discover(group: str) -> Iterator[_Entry]:
-    """Read the entry points of a group, one distribution at a time.
-
-    `importlib.metadata.entry_points` would fail as a whole on one malformed file, and would parse
-    every distribution to find the few that have this group.
-    """
-    from importlib.metadata import distributions  # 40 ms that --help must not pay
-
-    seen: set[str] = set()
-    for distribution in distributions():
-        try:
-            if f"[{group}]" not in (distribution.read_text("entry_points.txt") or ""):
-                continue
-        except (OSError, ValueError):
-            continue  # unreadable, so it cannot be known to have this group
-        origin = _origin(distribution)
-        key = re.sub(r"[-_.]+", "-", origin.distribution).lower()
-        if key in seen:
-            continue  # the same distribution further down sys.path, where imports do not look
-        seen.add(key)
-        try:
-            found = {(e.name, e.value) for e in distribution.entry_points if e.group == group}
-        except Exception as error:  # noqa: BLE001 - whatever the parser makes of a malformed file
-            entry = _Entry(origin.distribution, "", origin)
-            yield attrs.evolve(
-                entry, error=_broken(entry, f"has unreadable entry points: {text_of(error)}")
-            )
-        else:
-            yield from (_Entry(name, value, origin) for name, value in sorted(found))
+    """Every entry point of a group; one that nobody could load comes with the error."""
+    for point in entry_points(group):
+        entry = _Entry(point.name, point.value or "", point.origin)
+        if point.value is None:
+            entry = attrs.evolve(entry, error=_broken(entry, "has unreadable entry points"))
+        yield entry
 
 
-def _origin(distribution: importlib.metadata.Distribution) -> Origin:
-    try:
-        name: str | None = distribution.metadata["Name"]
-        version: str | None = distribution.metadata["Version"]
-    except Exception:  # noqa: BLE001 - a damaged installation still has to be named somehow
-        name = version = None
-    place = f"an unnamed distribution in {distribution.locate_file('')}"
-    return Origin(name or place, version or "(unknown version)")
-
-
-def _load(entry: _Entry, group: str) -> Any:
-    from importlib.metadata import EntryPoint
-
+def _load(entry: _Entry) -> Any:
     if entry.error is not None:
         raise entry.error
     try:
-        return EntryPoint(entry.name, entry.value, group).load()
+        module, _, name = entry.value.partition(":")
+        return functools.reduce(
+            getattr, filter(None, name.split(".")), importlib.import_module(module.strip())
+        )
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that exits on import must not end claw
         raise _broken(entry, f"cannot be imported: {text_of(error)}") from error
+
+
+def _checked(entry: _Entry) -> type[Runtime]:
+    value = _load(entry)
+    if found := problems(value):
+        raise PluginError(
+            f"the plugin {entry.name} of {entry.origin} does not keep to the contract:"
+            f" {'; '.join(found)}",
+            runtime=entry.name,
+            remedy=f"pip install --upgrade {entry.origin.distribution}, or tell its authors",
+        )
+    backend: type[Runtime] = value
+    return backend
 
 
 def _broken(entry: _Entry, what: str, first: str = "") -> PluginError:
@@ -293,55 +239,3 @@ def _unknown(asked: str, name: str, installed: tuple[str, ...]) -> UnknownRuntim
         f"no runtime {asked!r} is installed; installed: {', '.join(installed) or 'none'}",
         remedy=" ".join(hints) or "name one of the installed runtimes",
     )
-
-
-def _hook_problems(backend: type[Runtime], hook: str) -> list[str]:
-    """Say what is wrong with one hook of a class, each with its fix."""
-    specification = inspect.signature(getattr(Runtime, hook))
-    line = f"async def {hook}({', '.join(specification.parameters)})"
-    if hook in backend.__abstractmethods__:
-        return [f"hook {hook} is missing: add `{line}`"]
-    method = inspect.getattr_static(backend, hook)
-    if not inspect.isfunction(method):
-        return [f"hook {hook} is no plain method: write `{line}`"]
-    if inspect.isasyncgenfunction(method):
-        return [f"hook {hook} is an async generator: return a value instead, `{line}`"]
-    if not inspect.iscoroutinefunction(method):
-        return [f"hook {hook} is not async: write `{line}`"]
-    wanted = list(specification.parameters)[1:]
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    names = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-    ]
-    if names == wanted and len(names) == len(parameters):
-        return []
-    missing = [name for name in wanted if name not in names]
-    known = {*wanted} & {*names}
-    extra = [str(one).split(":")[0] for one in parameters if one.name not in known]
-    details = [f"lacks {', '.join(missing)}"] if missing else []
-    details += [f"has {', '.join(extra)}, which the contract does not know"] if extra else []
-    details = details or ["has its arguments in another order"]
-    return [f"hook {hook} {' and '.join(details)}: write `{line}`"]
-
-
-def _typos(backend: type[Runtime]) -> list[str]:
-    """Find methods that were meant to be hooks: close to one that is not implemented."""
-    absent = [
-        hook
-        for hook in HOOKS
-        if inspect.getattr_static(backend, hook) is inspect.getattr_static(Runtime, hook)
-    ]
-    methods = [
-        name
-        for name in dir(backend)
-        if not name.startswith("_")
-        and name not in HOOKS
-        and inspect.iscoroutinefunction(inspect.getattr_static(backend, name))
-    ]
-    return [
-        f"method {name} looks like the hook {hook}: rename it, or begin it with `_`"
-        for name in methods
-        for hook in difflib.get_close_matches(name, absent, 1, 0.8)
-    ]

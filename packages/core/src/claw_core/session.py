@@ -28,9 +28,12 @@ from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, 
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
+from claw_core.unpack import unpacking
 
 if TYPE_CHECKING:
-    from claw_core.ledger import Intent, Lease, Ledger
+    from claw_core.intent import Intent
+    from claw_core.lease import Lease
+    from claw_core.ledger import Ledger
     from claw_core.relay import Relay
     from claw_core.routing import Route
 
@@ -190,16 +193,19 @@ class Session:
     async def download(self, source: str, target: Path) -> Path:
         """Copy a path of the instance to the host, whole or not at all, and return where it is.
 
-        A directory that exists is never written into; a file that exists is replaced.
+        Args:
+            source: file or directory of the instance.
+            target: where it comes to lie; in a directory that exists, below it under its own name.
+                A file in its place is replaced, a directory there is an error.
 
         Raises:
             ArchiveError: the instance sent something unsafe, or `source` does not exist.
-            ConfigError: `target` cannot be written to.
+            ConfigError: it cannot be put there; nothing was asked of the instance.
         """
         instance = self._usable()
         _, name = _split(source)
         final = archive.destination(Path(target), name)
-        async with archive.unpacking(final, name) as sink:
+        async with unpacking(final, name) as sink:
             await self._timed(
                 "download", self.relay.download(instance, source, sink), self._deadlines.transfer
             )

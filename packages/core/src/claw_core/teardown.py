@@ -12,7 +12,7 @@ import attrs
 
 from claw_core import durable, failpoints
 from claw_core.errors import LedgerUnavailable, TeardownFailed
-from claw_core.ledger import Lease
+from claw_core.lease import Lease
 from claw_core.model import Instance
 from claw_core.tasks import in_thread
 

@@ -89,10 +89,10 @@ class Waiter:
         return True
 
     def reap(self) -> None:
-        """Run reapers until one has nothing left to do, or patience ends."""
+        """Run reapers until one has nothing left to do, the ledger is gone, or patience ends."""
         until = time.monotonic() + (PATIENCE if self.only_one() else BRIEF_PATIENCE)
         pause = 0.1
-        while time.monotonic() < until:
+        while time.monotonic() < until and os.path.isdir(self.state):  # noqa: PTH112 - starts fast
             self.spawn()
             while (status := self.finished()) is None:
                 time.sleep(0.01)

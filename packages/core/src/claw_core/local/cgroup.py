@@ -24,6 +24,9 @@ from claw_core.model import Resources
 TOP = Path("/sys/fs/cgroup")
 PERIOD = 100_000
 """Microseconds over which a share of the processors is counted."""
+OWN = 32
+"""Processes that hold an instance together, supervisors of commands that run at the same time
+included: they come on top of those that are asked for, which RLIMIT_NPROC bounds exactly."""
 
 
 @functools.cache
@@ -56,7 +59,7 @@ class Cgroup:
         for path in self._directories():
             path.mkdir()
         where = places()
-        if resources.memory is not None:
+        if resources.memory is not None and "memory" in where:
             first = where["memory"] / self.name
             if (first / "memory.max").exists():
                 _write(first / "memory.max", resources.memory)
@@ -67,7 +70,7 @@ class Cgroup:
                 with contextlib.suppress(OSError):  # without swap accounting there is no such file
                     _write(first / "memory.memsw.limit_in_bytes", resources.memory)
         if "pids" in where:
-            _write(where["pids"] / self.name / "pids.max", processes)
+            _write(where["pids"] / self.name / "pids.max", processes + OWN)
         if resources.cpus is not None:
             group = where["cpu"] / self.name
             quota = max(1000, int(resources.cpus * PERIOD))
@@ -91,8 +94,7 @@ class Cgroup:
         while existing := self._existing():
             for path in existing:
                 for word in _words(path / "cgroup.procs"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(word), signal.SIGKILL)
+                    _kill(int(word), self.name)
                 try:
                     path.rmdir()
                 except FileNotFoundError:
@@ -103,9 +105,8 @@ class Cgroup:
             if self._existing():
                 if time.monotonic() > until:
                     raise RuntimeFault(f"the control group {existing[0]} cannot be removed")
-                await asyncio.sleep(
-                    0.005
-                )  # the kernel lets go of a group a moment after its last process
+                # The kernel lets go of a group a moment after its last process.
+                await asyncio.sleep(0.005)
 
     def _directories(self) -> list[Path]:
         return sorted({path / self.name for path in places().values()})
@@ -122,6 +123,21 @@ def listed(install: str) -> set[str]:
         for path in place.iterdir()
         if is_ours(path.name, install) and path.is_dir()
     }
+
+
+def _kill(pid: int, name: str) -> None:
+    """Kill a process if it still is in the group when its pid cannot be reused any more."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if f"/{name}\n" in Path(f"/proc/{pid}/cgroup").read_text():
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return  # it has ended meanwhile
+    finally:
+        os.close(descriptor)
 
 
 def _words(path: Path) -> list[str]:

@@ -1,37 +1,71 @@
-"""Runs one command in a launched instance: streams, leash, and what its end means."""
+"""Runs one command in a launched instance: its streams, its leash, and what its end means."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import json
+import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from claw_core.errors import ConfigError, RuntimeFault, SpentInstance
-from claw_core.local.descriptors import Pump, feed
+from claw_core.local.descriptors import Owned, Pump, close, feed
 from claw_core.local.launch import Launched
+from claw_core.local.leash import Leash
 from claw_core.local.setup import Setup
-from claw_core.model import IO, Control, Exit, Signal
+from claw_core.model import IO, Command, Control, Exit, Signal
 from claw_core.tasks import persist
 
 PIPE_SIZE = 1 << 20
 """Bytes that a stream may hold, where the kernel allows it."""
 LINGER = 0.1
 """Seconds for which a stream that others still hold open may be silent after the command's end."""
-END_TIMEOUT = 5.0
-"""Seconds that a supervisor has to end a command's processes."""
 
 _NOT_EXECUTABLE = {
     errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.EISDIR, errno.ELOOP, errno.ETXTBSY,
     errno.ELIBBAD,
 }  # fmt: skip
 
+Report = dict[str, Any]
 
-async def run(launched: Launched, setup: Setup, request: dict[str, Any], io: IO) -> dict[str, Any]:
+
+def request_for(command: Command, workdir: str) -> dict[str, Any]:
+    """Return what the instance is told to run, and where.
+
+    Raises:
+        ConfigError: no kernel could run that.
+    """
+    if not command.argv or not command.argv[0]:
+        raise ConfigError("there is no command", remedy="name a program to run")
+    for text in (*command.argv, workdir):
+        if "\0" in text:
+            raise ConfigError("an argument contains a NUL character, which no program can receive")
+    check_environment(command.env.items())
+    return {
+        "action": "run",
+        "argv": list(command.argv),
+        "env": dict(command.env),
+        "workdir": workdir,
+    }
+
+
+def check_environment(variables: Iterable[tuple[str, str]]) -> None:
+    """Refuse variables that no program can receive.
+
+    Raises:
+        ConfigError: which one; its value is not told, for it may be a secret.
+    """
+    for name, value in variables:
+        if not name or "=" in name or "\0" in name:
+            raise ConfigError(f"{name!r} cannot be the name of an environment variable")
+        if "\0" in value:
+            raise ConfigError(f"the environment variable {name} contains a NUL character")
+
+
+async def run(launched: Launched, setup: Setup, request: dict[str, Any], io: IO) -> Report:
     """Run a request to its end, and return the supervisor's report.
 
     When cancelled, every process of the command is ended before this returns.
@@ -40,43 +74,38 @@ async def run(launched: Launched, setup: Setup, request: dict[str, Any], io: IO)
         SpentInstance: nobody can tell how the command ended, or it cannot be ended.
         RuntimeFault: the instance is gone.
     """
-    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        stdin, feeding = _pipe(setup)
-        stdout_from, stdout = _pipe(setup)
-        stderr_from, stderr = _pipe(setup)
-        for descriptor in (stdin, stdout, stderr):
-            theirs.callback(os.close, descriptor)
-        for descriptor in (stdout_from, stderr_from):
-            ours.callback(os.close, descriptor)
-        for descriptor in (feeding, stdout_from, stderr_from):
-            os.set_blocking(descriptor, False)
-        leash, end = socket.socketpair()
-        ours.enter_context(leash)
-        theirs.enter_context(end)
-        leash.setblocking(False)
-        feeder = asyncio.create_task(feed(feeding, io.stdin))
-        try:
-            await launched.send(request, (stdin, stdout, stderr), end.fileno())
-        except BaseException:
-            await _stop(feeder)
-            raise
-        theirs.close()  # or the ends of the streams would never be seen
-        pumps = [Pump(stdout_from, io.stdout), Pump(stderr_from, io.stderr)]
-        tasks = [asyncio.create_task(pump.run()) for pump in pumps]
-        others = [feeder]
-        if io.control is not None:
-            others.append(asyncio.create_task(_control(leash, io.control)))
-        verdict = asyncio.create_task(_report(leash))
-        try:
-            await _until_done(verdict, [*tasks, *others])
-            await _drain(pumps, tasks)
-            report = verdict.result()
-        except BaseException:
-            await persist(_end(leash, verdict))
-            raise
-        finally:
-            for task in (*tasks, *others):
-                await _stop(task)
+    try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            stdin, feeding = _pipe(setup, theirs, ours, host_writes=True)
+            stdout_from, stdout = _pipe(setup, ours, theirs)
+            stderr_from, stderr = _pipe(setup, ours, theirs)
+            ours_end, end = socket.socketpair()
+            leash = Leash(ours.enter_context(ours_end))
+            theirs.enter_context(end)
+            await launched.send(request, (stdin.number, stdout.number, stderr.number), end.fileno())
+            theirs.close()  # or the ends of the streams would never be seen
+            pumps = [Pump(stdout_from.number, io.stdout), Pump(stderr_from.number, io.stderr)]
+            return await _attend(leash, pumps, feeding, io)
+    finally:
+        await close(io.stdin)
+
+
+async def _attend(leash: Leash, pumps: list[Pump], feeding: Owned, io: IO) -> Report:
+    outputs = [asyncio.create_task(pump.run()) for pump in pumps]
+    others = [asyncio.create_task(feed(feeding, io.stdin))]
+    if io.control is not None:
+        others.append(asyncio.create_task(_control(leash, io.control)))
+    verdict = asyncio.create_task(leash.line())
+    try:
+        await _until_done(verdict, [*outputs, *others])
+        await _drain(pumps, outputs)
+        report = verdict.result()
+        leash.release()
+    except BaseException:
+        await persist(leash.end(verdict))
+        raise
+    finally:
+        await persist(_stop([*outputs, *others, verdict]))
     if report is None:
         raise SpentInstance(
             "the supervisor of the command has vanished, so how the command ended is unknown",
@@ -86,7 +115,7 @@ async def run(launched: Launched, setup: Setup, request: dict[str, Any], io: IO)
     return report
 
 
-def outcome(report: dict[str, Any], argv: tuple[str, ...], workdir: str) -> Exit:
+def outcome(report: Report, argv: tuple[str, ...], workdir: str) -> Exit:
     """What a report means for the caller.
 
     Raises:
@@ -119,7 +148,7 @@ def outcome(report: dict[str, Any], argv: tuple[str, ...], workdir: str) -> Exit
 
 
 async def _until_done(
-    verdict: asyncio.Task[dict[str, Any] | None], others: list[asyncio.Task[None]]
+    verdict: asyncio.Task[Report | None], others: list[asyncio.Task[None]]
 ) -> None:
     """Wait for the verdict; a stream that fails meanwhile is the caller's failure."""
     pending: set[asyncio.Task[Any]] = {verdict, *others}
@@ -143,56 +172,38 @@ async def _drain(pumps: list[Pump], tasks: list[asyncio.Task[None]]) -> None:
             task.result()
 
 
-async def _report(leash: socket.socket) -> dict[str, Any] | None:
-    """The first line that comes up the leash; None when it closes without one."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    while b"\n" not in data:
-        try:
-            chunk = await loop.sock_recv(leash, 1 << 16)
-        except ConnectionResetError:
-            return None
-        if not chunk:
-            return None
-        data += chunk
-    report: dict[str, Any] = json.loads(data.split(b"\n")[0])
-    return report
-
-
-async def _end(leash: socket.socket, verdict: asyncio.Task[dict[str, Any] | None]) -> None:
-    """Let the supervisor end everything, and return when it has."""
-    with contextlib.suppress(OSError):
-        leash.shutdown(socket.SHUT_WR)
-    done, _ = await asyncio.wait([verdict], timeout=END_TIMEOUT)
-    if not done:
-        await _stop(verdict)
-        raise SpentInstance(
-            f"the processes of the command did not end within {END_TIMEOUT:g} s",
-            phase="execute",
-            remedy="leave the session; its teardown ends them",
-        )
-
-
-async def _control(leash: socket.socket, control: AsyncIterator[Control]) -> None:
+async def _control(leash: Leash, control: AsyncIterator[Control]) -> None:
     async for message in control:
         if isinstance(message, Signal):
-            leash.send(bytes([message.number]))
+            leash.signal(message.number)
 
 
-async def _stop(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # its failure has been raised already, or came after the end
+async def _stop(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # its failure has been raised already, or came after the end
 
 
-def _pipe(setup: Setup) -> tuple[int, int]:
-    """A pipe that the payload may also open by name, as /dev/stdout."""
-    import fcntl
+def _pipe(
+    setup: Setup,
+    reader: contextlib.ExitStack,
+    writer: contextlib.ExitStack,
+    *,
+    host_writes: bool = False,
+) -> tuple[Owned, Owned]:
+    """A pipe whose ends are closed by two stacks; the host's end never blocks.
 
+    The payload may also open its end by name, as /dev/stdout.
+    """
     reading, writing = os.pipe()
+    reader.callback((reading_end := Owned(reading)).close)
+    writer.callback((writing_end := Owned(writing)).close)
     with contextlib.suppress(OSError):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     if setup.become:
         os.fchown(writing, setup.uid, setup.gid)
-    return reading, writing
+    os.set_blocking(writing if host_writes else reading, False)
+    return reading_end, writing_end

@@ -1,4 +1,4 @@
-"""Waiting for descriptors, reading and writing them: with back-pressure, without threads."""
+"""Waits for plain descriptors, reads and writes them: with back-pressure, without threads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from claw_core.model import Sink
 
 CHUNK = 1 << 18
 """Bytes that are read at once."""
+
+
+@attrs.define(eq=False)
+class Owned:
+    """A descriptor that is closed once, by whoever comes first."""
+
+    number: int
+
+    def close(self) -> None:
+        """Close it, unless that has happened."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
 
 
 async def readable(descriptor: int) -> None:
@@ -74,7 +87,7 @@ class Pump:
                 self.busy = False
 
 
-async def feed(descriptor: int, chunks: AsyncIterator[bytes] | None) -> None:
+async def feed(owned: Owned, chunks: AsyncIterator[bytes] | None) -> None:
     """Write everything and close; a reader that is gone ends it, as the reader wanted."""
     try:
         if chunks is None:
@@ -83,10 +96,17 @@ async def feed(descriptor: int, chunks: AsyncIterator[bytes] | None) -> None:
             view = memoryview(chunk)
             while view:
                 try:
-                    view = view[os.write(descriptor, view) :]
+                    view = view[os.write(owned.number, view) :]
                 except BlockingIOError:
-                    await writable(descriptor)
+                    await writable(owned.number)
     except BrokenPipeError:
         return
     finally:
-        os.close(descriptor)
+        owned.close()
+
+
+async def close(chunks: object) -> None:
+    """Let an asynchronous generator clean up, should it be one and not have come to its end."""
+    aclose = getattr(chunks, "aclose", None)
+    if aclose is not None:
+        await aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array  # noqa: F401 - for recv_fds, which runs as a user who may not read the library
 import os
 import select
 import signal
@@ -27,7 +28,24 @@ def serve(control: socket.socket, confine: Confinement) -> NoReturn:
     """Take requests until the lifeline closes, then end every process of the instance.
 
     As process 1 of a pid namespace it only has to end itself, and the kernel ends the others.
+    Otherwise SIGTERM is as good as the end of the lifeline, and so is any failure.
     """
+    try:
+        if os.getpid() != 1:
+            signal.signal(signal.SIGTERM, _terminate)
+        _serve(control, confine)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.getpid() != 1:
+            end_descendants()
+        os._exit(0)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise SystemExit
+
+
+def _serve(control: socket.socket, confine: Confinement) -> None:
     children, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -40,11 +58,12 @@ def serve(control: socket.socket, confine: Confinement) -> NoReturn:
                 os.read(children, 4096)
                 reap_children()
                 continue
-            message, descriptors, _, _ = socket.recv_fds(control, 16, DESCRIPTORS)
+            try:
+                message, descriptors, _, _ = socket.recv_fds(control, 16, DESCRIPTORS)
+            except ConnectionResetError:
+                return  # the owner died before it read that the instance is ready
             if not message:
-                if os.getpid() != 1:
-                    end_descendants()
-                os._exit(0)
+                return
             for descriptor in descriptors:
                 # A payload that inherited the leash could report its own end, and be believed.
                 # (Python 3.11's recv_fds ignores its flags, so MSG_CMSG_CLOEXEC does not help.)
@@ -58,6 +77,7 @@ def _start(control: socket.socket, confine: Confinement, descriptors: list[int])
         if os.fork() == 0:
             control.close()
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             supervisor.run(confine, descriptors)
     except OSError as error:
         os.write(descriptors[-1], report_failure(error.errno or 0, "start", "no further process"))

@@ -28,20 +28,22 @@ def version() -> int:
         return 0
 
 
-def restrict(
-    readable: Iterable[str], writable: Iterable[str], *, scope: int, network: bool = True
-) -> None:
-    """Confine this process and its future children for good; does nothing without Landlock.
+def make(
+    readable: Iterable[str | int], writable: Iterable[str | int], *, scope: int, network: bool
+) -> int | None:
+    """Return rules for `enter`, or None without Landlock.
+
+    They are about what is at the paths now: replacing it later gains nothing.
 
     Args:
-        readable: paths below which everything may be read and executed.
-        writable: paths below which everything may be done.
+        readable: paths, or open descriptors, below which everything may be read and executed.
+        writable: the same for everything.
         scope: SCOPE_ bits for what must stay inside, where the kernel can (version 6).
         network: whether TCP may be used, where the kernel can forbid it (version 4).
     """
     known = version()
     if not known:
-        return
+        return None
     handled = ALL_OF_VERSION_1
     for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         handled |= right if known >= since else 0
@@ -56,15 +58,24 @@ def restrict(
         for paths, rights in ((readable, EXECUTE | READ_FILE | READ_DIR), (writable, handled)):
             for path in paths:
                 _allow(rules, path, rights & handled)
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        kernel.syscall("landlock_restrict_self", rules, 0)
-    finally:
+    except BaseException:
         os.close(rules)
+        raise
+    return rules
 
 
-def _allow(rules: int, path: str, rights: int) -> None:
+def enter(rules: int) -> None:
+    """Confine this process and its future children for good."""
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.syscall("landlock_restrict_self", rules, 0)
+
+
+def _allow(rules: int, path: str | int, rights: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        if isinstance(path, int):
+            descriptor = os.dup(path)
+        else:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):
         return  # what is not there, or out of reach anyway, needs no permission
     try:

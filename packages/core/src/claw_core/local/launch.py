@@ -14,14 +14,16 @@ from typing import Any, Self
 
 import attrs
 
-from claw_core import lifeline
+from claw_core import failpoints, lifeline
 from claw_core.errors import RuntimeFault
 from claw_core.local.cgroup import Cgroup
-from claw_core.local.descriptors import feed, readable, writable
+from claw_core.local.descriptors import Owned, feed, readable, writable
 from claw_core.local.setup import Setup
 from claw_core.tasks import in_thread, persist
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+
+_POST_SPAWN = failpoints.declare("local.post-spawn", "the launcher waits for what it shall make")
 
 
 class NotLaunched(RuntimeFault):
@@ -60,6 +62,7 @@ class Launched:
         with theirs:
             control = lifeline.keep(ours.detach())
             document, writing = os.pipe()
+            told = Owned(writing)
             try:
                 passed = (theirs.fileno(), document, *inherited)
                 process = await asyncio.create_subprocess_exec(
@@ -74,23 +77,21 @@ class Launched:
                 )
             except BaseException:
                 lifeline.close(control)
-                os.close(writing)
+                told.close()
                 raise
             finally:
                 os.close(document)
         launched = cls(process, control)
         try:
             # The launcher makes nothing before it has read what to make.
-            try:
-                if group is not None:
-                    await in_thread(group.add, process.pid)
-            except BaseException:
-                os.close(writing)
-                raise
+            failpoints.hit(_POST_SPAWN)
+            if group is not None:
+                await in_thread(group.add, process.pid)
             os.set_blocking(writing, False)
-            await feed(writing, _once(setup.encode()))
+            await feed(told, _once(setup.encode()))
             await launched._ready(timeout)
         except BaseException:
+            told.close()
             await persist(launched.end())
             raise
         return launched
@@ -127,14 +128,8 @@ class Launched:
             raise RuntimeFault("the instance has been ended")
         document = _in_memory(json.dumps(request).encode())
         try:
-            with socket.socket(fileno=os.dup(self._control)) as control:
-                control.setblocking(False)
-                sent = 0
-                while not sent:
-                    try:
-                        sent = socket.send_fds(control, [b"run"], [document, *streams, leash])
-                    except BlockingIOError:
-                        await writable(self._control)
+            while not _sent(self._control, [document, *streams, leash]):
+                await writable(self._control)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise RuntimeFault("the instance has ended by itself") from error
         finally:
@@ -155,6 +150,19 @@ class Launched:
         except TimeoutError:
             self.process.send_signal(signal.SIGKILL)
             await self.process.wait()
+
+
+def _sent(control: int, descriptors: list[int]) -> bool:
+    """Send a request, unless that would block."""
+    # Not a duplicate: a fork of another thread would keep the lifeline open for ever.
+    channel = socket.socket(fileno=control)
+    try:
+        channel.setblocking(False)
+        return socket.send_fds(channel, [b"run"], descriptors) > 0
+    except BlockingIOError:
+        return False
+    finally:
+        channel.detach()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -20,9 +21,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from claw_core.local import init, kernel, namespaces, payload
 from claw_core.local.setup import Failure, Setup
 
+# A payload may be able to write there, and could slip modules of its own in.
+del sys.path[0]
+
 
 def main() -> None:
     """Set the instance up, say so or why not, and serve."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a command that is about to start shall just end
     control = socket.socket(fileno=int(sys.argv[2]))
     control.set_inheritable(False)
     with open(int(sys.argv[3]), "rb") as file:
@@ -38,18 +43,22 @@ def main() -> None:
             identities = namespaces.create(setup)
             first = os.fork()
             if first:
-                _wait(first, [control.fileno(), *inherited])
+                namespaces_held = [one for one in identities if one is not None]
+                _wait(first, [control.fileno(), *inherited, *namespaces_held])
             namespaces.populate(setup, identities)
+            confine = payload.Confinement(setup)
         else:
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-            import tarfile  # noqa: F401 - the standard library may be out of reach for another user
-
+            confine = payload.Confinement(setup)
             if setup.become:
+                import tarfile  # noqa: F401 - the standard library may be out of reach afterwards
+
                 namespaces.become(setup)
         kernel.drop_capabilities()
         # Nothing of the payload's user may look into, or trace, what holds the instance together.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        confine = payload.Confinement(setup)
+        if init.orphaned(control):
+            return
     except Failure as error:
         _say(control, {"error": str(error), "remedy": error.remedy})
         return

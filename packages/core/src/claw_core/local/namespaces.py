@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import socket
 import struct
 from fcntl import ioctl
-from typing import Any
+from typing import Any, NoReturn
 
 from claw_core.local import kernel
 from claw_core.local.root import Root
@@ -80,24 +80,35 @@ def _identity(mount: dict[str, Any], setup: Setup) -> int | None:
     uid, gid = mount["owner"]
     if (uid, gid) == (setup.uid, setup.gid):
         return None
-    ready, told = os.pipe()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        kernel.unshare(kernel.CLONE_NEWUSER)
-        os.write(told, b"+")
-        signal.pause()
-    os.close(told)
+        ours.close()
+        _hold_user_namespace(theirs)
+    theirs.close()
     try:
-        if not os.read(ready, 1):
-            raise OSError("no user namespace for an idmapped mount")
+        (failed,) = struct.unpack("i", ours.recv(4))
+        if failed:
+            raise OSError(failed, f"a user namespace for a mount: {os.strerror(failed)}")
         # On disk it is the owner, in the mount the sandbox's user.
         _write(f"/proc/{child}/uid_map", f"{uid} {setup.uid} 1")
         _write(f"/proc/{child}/gid_map", f"{gid} {setup.gid} 1")
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        os.close(ready)
-        os.kill(child, signal.SIGKILL)
+        ours.close()
         os.waitpid(child, 0)
+
+
+def _hold_user_namespace(told: socket.socket) -> NoReturn:
+    """Stay in a new user namespace until the other end closes, as the death of its holder does."""
+    try:
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        told.send(struct.pack("i", 0))
+        told.recv(1)
+    except OSError as error:
+        told.send(struct.pack("i", error.errno or errno.EIO))
+    finally:
+        os._exit(0)
 
 
 def _loopback_up() -> None:

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from claw_core.local.listing import MARKER
-from claw_core.local.setup import HOME, WORKSPACE, Setup
+from claw_core.local import scratch
+from claw_core.local.setup import HOME, SANDBOX_USER, WORKSPACE, Setup
 from claw_core.model import Spec
 
-SANDBOX_USER = 65533
-"""Who root's payloads are: a number that neither Debian nor systemd gives to anybody."""
 PROCESSES = 1024
 """Processes of an instance where nobody asks for another number."""
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -31,15 +29,18 @@ def becomes_another() -> bool:
 
 
 def prefixes() -> tuple[str, ...]:
-    """Where this interpreter lives, except where that is a system directory or holds the HOME."""
+    """Where this interpreter lives, except where that is a system directory or holds the HOME.
+
+    Where a link leads there, both are named: virtual environments hold paths through such links.
+    """
     home = Path(os.path.expanduser("~")).resolve()
     found = []
     for text in dict.fromkeys((sys.prefix, sys.base_prefix, sys.base_exec_prefix)):
         path = Path(text).resolve()
         if path == home or path in home.parents or path.parts[:2] == ("/", "usr"):
             continue
-        found.append(str(path))
-    return tuple(found)
+        found += [str(path), os.path.abspath(text)]
+    return tuple(dict.fromkeys(found))
 
 
 def make_setup(
@@ -52,8 +53,8 @@ def make_setup(
 ) -> Setup:
     """Say what the launcher has to make for a spec."""
     become = becomes_another()
-    scratch = scratch_directory(name) if engine == "guard" else ""
-    home = scratch or HOME
+    private = scratch.path(name) if engine == "guard" else ""
+    home = private or HOME
     mounts: tuple[dict[str, Any], ...] = tuple(
         {
             "source": str(mount.source),
@@ -63,8 +64,9 @@ def make_setup(
         }
         for mount in spec.mounts
     )
+    moved = {mount.target: str(mount.source) for mount in spec.mounts if engine == "guard"}
     directories = [one["target"] for one in mounts if os.path.isdir(one["source"])]
-    default = directories[0] if directories else (scratch or WORKSPACE)
+    default = directories[0] if directories else (private or WORKSPACE)
     path = ":".join([*(f"{prefix}/bin" for prefix in prefixes()), *SYSTEM_PATH])
     return Setup(
         name=name,
@@ -84,18 +86,21 @@ def make_setup(
             "USER": "agent",
             "LOGNAME": "agent",
             "LANG": "C.UTF-8",
-            "TMPDIR": scratch or "/tmp",  # noqa: S108 - inside the sandbox
-            MARKER: name,
+            "TMPDIR": private or "/tmp",  # noqa: S108 - inside the sandbox
             **env,
         },
-        workdir=spec.workdir or default,
-        scratch=scratch,
+        workdir=moved_path(spec.workdir, moved) or default,
+        moved=moved,
+        scratch=private,
     )
 
 
-def scratch_directory(name: str) -> str:
-    """The guard engine's private directory; it must not depend on anybody's environment."""
-    return f"/tmp/{name}"  # noqa: S108 - made with a random name, mode 0700, and never reused
+def moved_path(path: str | None, moved: Mapping[str, str]) -> str | None:
+    """Where a path of the instance really is, when its mounts stay at their own places."""
+    for target, source in moved.items():
+        if path is not None and (path == target or path.startswith(f"{target}/")):
+            return source + path[len(target) :]
+    return path
 
 
 def _owner(path: Path) -> tuple[int, int]:

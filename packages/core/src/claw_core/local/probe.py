@@ -87,21 +87,28 @@ async def _try(engine: str) -> Missing | None:
         finally:
             await launched.end()
     except ClawError as error:
-        return Missing(error.message, _remedy(engine))
+        return _explained(engine, error.message)
     if result.code:
-        return Missing(f"a first command ended with {result.code}", _remedy(engine))
+        return _explained(engine, f"a first command ended with {result.code}")
     return None
 
 
-def _remedy(engine: str) -> str:
+def _explained(engine: str, reason: str) -> Missing:
+    """A switch says more than the error that it leads to."""
     if engine == "guard":
-        return "use a kernel of 5.13 or later with Landlock enabled (lsm=landlock,...)"
+        return Missing(
+            reason, "use a kernel of 5.13 or later with Landlock enabled (lsm=landlock,...)"
+        )
     for path, (forbids, line) in _SWITCHES.items():
         if _text(path) == forbids:
-            return f"allow user namespaces: {line}"
-    return (
+            return Missing(
+                f"user namespaces are forbidden, {path} is {forbids} ({reason})",
+                f"allow user namespaces: {line}",
+            )
+    return Missing(
+        reason,
         "allow user namespaces and new mounts; inside a container they are usually forbidden, so "
-        "run claw on the host, or the container with fewer restrictions"
+        "run claw on the host, or the container with fewer restrictions",
     )
 
 

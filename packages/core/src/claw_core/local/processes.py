@@ -9,18 +9,20 @@ import signal
 import time
 
 
+def parent(pid: int) -> int:
+    """The parent of a living process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        line = file.read()
+    return int(line[line.rindex(b")") + 2 :].split()[1])
+
+
 def descendants(ancestor: int) -> list[int]:
     """Every living descendant, parents before children."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    line = file.read()
-            except OSError:
-                continue  # it has ended meanwhile
-            fields = line[line.rindex(b")") + 2 :].split()
-            children.setdefault(int(fields[1]), []).append(int(name))
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                children.setdefault(parent(int(name)), []).append(int(name))
     found = [ancestor]
     for pid in found:
         found += children.get(pid, ())

@@ -150,16 +150,7 @@ class Root:
                 self._attach(tree, f"/proc/{name}", _READ_ONLY, recursive=False)
 
     def _source(self, mount: dict[str, Any]) -> int:
-        path = mount["source"]
-        try:
-            descriptor = kernel.open_without_symlinks(path)
-        except OSError as error:
-            why = error.strerror
-            if error.errno == errno.ELOOP:
-                why = "a part of the path has become a symlink since it was checked"
-            raise Failure(
-                f"cannot mount {path!r}: {why}", "see that the path stays as it is"
-            ) from error
+        descriptor = open_source(mount["source"])
         try:
             return kernel.clone_tree(descriptor)
         finally:
@@ -171,17 +162,18 @@ class Root:
             self._directory(target, 0o755, for_mount=True)
         else:
             self._file(target, for_mount=True)
-        attributes = _WRITABLE if writable else _READ_ONLY
-        try:
-            self._attach(source, target, attributes, identity=identity)
-        except OSError as error:
-            if identity is None:
-                raise
+        needed = writable or not os.fstat(source).st_mode & 0o004
+        if identity is not None and not _map_owner(source, identity) and needed:
             raise Failure(
-                f"cannot give the sandbox's user access to {mount['source']!r}: {error}",
+                f"cannot give the sandbox's user access to {mount['source']!r}: its file system "
+                "has no idmapped mounts",
                 "run claw as the owner of that directory instead of root, or move it to a file "
-                "system that has idmapped mounts (ext4, xfs, btrfs, tmpfs)",
-            ) from error
+                "system that has them (ext4, xfs, btrfs, tmpfs)",
+            )
+        try:
+            self._attach(source, target, _WRITABLE if writable else _READ_ONLY)
+        except OSError as error:
+            raise _no_place(target) from error
 
     def _attach(
         self,
@@ -190,7 +182,6 @@ class Root:
         attributes: int,
         *,
         recursive: bool = True,
-        identity: int | None = None,
     ) -> None:
         """Put a detached mount at a target, which is created where missing."""
         if not os.path.lexists(f".{target}"):
@@ -199,10 +190,6 @@ class Root:
             else:
                 self._file(target)
         try:
-            if identity is not None:
-                kernel.set_attributes(
-                    tree, kernel.ATTR_IDMAP, recursive=recursive, user_namespace=identity
-                )
             kernel.set_attributes(tree, attributes, recursive=recursive)
             point = self._walk(target)
             try:
@@ -267,8 +254,39 @@ class Root:
             os.close(directory)
 
 
+def open_source(path: str) -> int:
+    """Open what a mount shows, as it was checked.
+
+    Raises:
+        Failure: it is not there any more, or is reached through a symlink by now.
+    """
+    try:
+        return kernel.open_without_symlinks(path)
+    except OSError as error:
+        why = error.strerror
+        if error.errno == errno.ELOOP:
+            why = "a part of the path has become a symlink since it was checked"
+        raise Failure(
+            f"cannot mount {path!r}: {why}", "see that the path stays as it is"
+        ) from error
+
+
 def _parts(target: str) -> list[str]:
-    return [part for part in target.split("/") if part not in {"", "."}]
+    parts = [part for part in target.split("/") if part not in {"", "."}]
+    if ".." in parts or not parts:
+        raise _no_place(target)
+    return parts
+
+
+def _map_owner(tree: int, identity: int) -> bool:
+    """Make the owner of a mount's files the sandbox's user; whether the file system can that."""
+    try:
+        kernel.set_attributes(tree, kernel.ATTR_IDMAP, user_namespace=identity)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
 
 
 def _no_place(target: str) -> Failure:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from claw_core import failpoints
 from claw_core.errors import ConfigError, RuntimeFault, TeardownFailed
 from claw_core.hookspecs import Runtime
 from claw_core.isolation import Axes, Extent, Isolation
-from claw_core.local import cgroup, commands, kernel, landlock, listing, plan, probe
+from claw_core.local import cgroup, commands, kernel, landlock, listing, plan, probe, scratch
 from claw_core.local.cgroup import Cgroup
 from claw_core.local.launch import Launched, NotLaunched
-from claw_core.local.setup import Setup
+from claw_core.local.refusals import refusal
+from claw_core.local.setup import SANDBOX_USER, Setup
 from claw_core.model import (
     IO,
     Assessment,
@@ -29,6 +26,7 @@ from claw_core.model import (
     Exit,
     Instance,
     Refusal,
+    Resources,
     Sink,
     Spec,
 )
@@ -39,10 +37,13 @@ TEARDOWN_TIMEOUT: Final = 20.0
 GRACE: Final = 2.0
 """Seconds that an instance has to end by itself once its lifeline is closed."""
 
+_GROUPED = failpoints.declare("local.cgroup-created", "the control group exists")
 _PREPARED = failpoints.declare("local.prepared", "control group and scratch directory exist")
 _PRE_SPAWN = failpoints.declare("local.pre-spawn", "the launcher is about to be started")
 _POST_READY = failpoints.declare("local.post-ready", "the instance takes work")
 _PRE_END = failpoints.declare("local.pre-end", "the instance is about to be ended")
+_PRE_KILL = failpoints.declare("local.pre-kill", "it has not ended by itself and will be killed")
+_POST_KILL = failpoints.declare("local.post-kill", "its processes were killed, and end now")
 _POST_END = failpoints.declare("local.post-end", "no process of the instance is left")
 _POST_REMOVE = failpoints.declare("local.post-remove", "nothing of the instance is left")
 
@@ -84,7 +85,7 @@ class LocalRuntime(Runtime):
         remedy = next((why.remedy for why in missing.values()), None)
         if engine is None:
             return Description(available=False, reason=said, remedy=remedy)
-        axes = _axes(engine, Spec(network="none"))
+        axes = _axes(engine, Spec(network="none", resources=Resources(memory=1)))
         return Description(True, platform.release(), said, remedy, _LEVELS[engine], axes)
 
     async def assess(self, spec: Spec) -> Assessment | Refusal:
@@ -100,18 +101,12 @@ class LocalRuntime(Runtime):
         if engine is None:
             why = next(iter(missing.values()))
             return Refusal(why.reason, why.remedy)
-        if engine == "guard":
-            refusal = _unfit_for_guard(spec)
-            if refusal is not None:
-                return refusal
+        refused = await in_thread(refusal, spec, engine)
+        if refused is not None:
+            return refused
         notes = [
             f"local uses {engine}, not {n}: {m.reason} ({m.remedy})" for n, m in missing.items()
         ]
-        if spec.resources.cpus is not None and "cpu" not in cgroup.places():
-            return Refusal(
-                "the number of processors cannot be bounded without control groups",
-                "leave it out, run claw as root, or choose another runtime",
-            )
         if spec.resources.memory is not None and "memory" not in cgroup.places():
             notes.append("memory is bounded per process, not as a whole: there is no control group")
         return Assessment(
@@ -128,12 +123,11 @@ class LocalRuntime(Runtime):
         if _grouped(instance.spec):
             processes = resources.processes or plan.PROCESSES
             await in_thread(Cgroup(instance.name).create, resources, processes)
+            failpoints.hit(_GROUPED)
         engine, _ = await self._engine()
         if engine == "guard":
-            path = plan.scratch_directory(instance.name)
-            os.mkdir(path, 0o700)
-            if plan.becomes_another():
-                os.chown(path, plan.SANDBOX_USER, plan.SANDBOX_USER)
+            owner = SANDBOX_USER if plan.becomes_another() else None
+            await in_thread(scratch.make, instance.name, owner)
         failpoints.hit(_PREPARED)
 
     async def start(self, instance: Instance) -> None:
@@ -143,6 +137,7 @@ class LocalRuntime(Runtime):
             raise RuntimeFault("no engine works here any more", remedy="see `claw runtimes`")
         env = dict(instance.spec.env)
         env |= {name: instance.host.secret(name) for name in instance.spec.secrets}
+        commands.check_environment(env.items())
         spec = instance.spec
         limit_data = spec.resources.memory is not None and "memory" not in cgroup.places()
         setup = plan.make_setup(instance.name, spec, engine, env=env, limit_data=limit_data)
@@ -161,14 +156,10 @@ class LocalRuntime(Runtime):
     async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
         """Run a command in the instance; see the contract."""
         launched, setup = self._running(instance)
-        request = {
-            "action": "run",
-            "argv": list(command.argv),
-            "env": dict(command.env),
-            "workdir": command.workdir,
-        }
+        workdir = plan.moved_path(command.workdir, setup.moved) or setup.workdir
+        request = commands.request_for(command, workdir)
         report = await commands.run(launched, setup, request, io)
-        return commands.outcome(report, command.argv, command.workdir or setup.workdir)
+        return commands.outcome(report, command.argv, workdir)
 
     async def upload(self, instance: Instance, archive: AsyncIterator[bytes], target: str) -> None:
         """Unpack inside, confined as a command, and without needing `tar` there."""
@@ -187,18 +178,21 @@ class LocalRuntime(Runtime):
         if launched is not None:
             await launched[0].end()
         grace = time.monotonic() + GRACE
-        while pids := listing.processes(_install(name)).get(name):
-            # Whoever lost the lifeline ends everything properly; what outlives that is killed.
-            if time.monotonic() > grace:
-                listing.kill(name)
+        while pids := (await in_thread(listing.processes, _install(name))).get(name):
+            # Whoever lost the lifeline ends everything properly, and can be asked to, which also
+            # finds processes that hide their marker; what outlives that is killed.
             if time.monotonic() > until:
                 raise TeardownFailed(f"processes {pids} do not end")
+            if time.monotonic() > grace + GRACE:
+                failpoints.hit(_PRE_KILL)
+                await in_thread(listing.kill, name)
+                failpoints.hit(_POST_KILL)
+            elif time.monotonic() > grace:
+                await in_thread(listing.terminate, name)
             await asyncio.sleep(0.005)
         failpoints.hit(_POST_END)
         await Cgroup(name).remove(until)
-        path = plan.scratch_directory(name)
-        if os.path.lexists(path):
-            await in_thread(_remove_tree, path)
+        await in_thread(scratch.remove, name)
         failpoints.hit(_POST_REMOVE)
         if name in await self.list_instances(_install(name)):
             raise TeardownFailed("it is still listed")
@@ -251,15 +245,22 @@ def _install(name: str) -> str:
 
 def _grouped(spec: Spec) -> bool:
     """Whether the instance gets a control group: only where a bound is asked for."""
-    asked = spec.resources.memory is not None or spec.resources.cpus is not None
-    return asked and "memory" in cgroup.places()
+    return any(
+        asked is not None and controller in cgroup.places()
+        for controller, asked in (
+            ("memory", spec.resources.memory),
+            ("cpu", spec.resources.cpus),
+            ("pids", spec.resources.processes),
+        )
+    )
 
 
 def _axes(engine: str, spec: Spec) -> Axes:
     isolated = spec.network != "default"
-    # Processes are always bounded, memory as a whole only by a control group.
-    bounded = _grouped(spec) and spec.resources.memory is not None
-    limits = Extent.FULL if bounded else Extent.PARTIAL
+    memory = spec.resources.memory is not None and "memory" in cgroup.places()
+    # Without a user namespace of its own an instance shares the limit with its user.
+    processes = engine == "namespaces" or "pids" in cgroup.places()
+    limits = Extent.FULL if memory and processes else Extent.PARTIAL
     if engine == "namespaces":
         return Axes(
             fs=Extent.FULL,
@@ -269,7 +270,8 @@ def _axes(engine: str, spec: Spec) -> Axes:
             limits=limits,
         )
     return Axes(
-        fs=Extent.PARTIAL,  # names and attributes of files outside can be seen
+        # Attributes of files outside can be seen, and changed where the sandbox's user owns them.
+        fs=Extent.PARTIAL,
         net=Extent.FULL if isolated else Extent.NONE,
         pid=Extent.PARTIAL if landlock.version() >= 6 else Extent.NONE,
         kill=Extent.PARTIAL,
@@ -277,43 +279,6 @@ def _axes(engine: str, spec: Spec) -> Axes:
     )
 
 
-def _unfit_for_guard(spec: Spec) -> Refusal | None:
-    """The guard engine shows the host's own tree, so nothing can be somewhere else in it."""
-    for mount in spec.mounts:
-        if mount.target != str(mount.source) and not mount.relocatable:
-            return Refusal(
-                f"without namespaces {str(mount.source)!r} cannot be seen at {mount.target!r}",
-                f"mount it at its own path ({mount.source}:{mount.source}), or allow user "
-                "namespaces (see `claw runtimes`)",
-            )
-        if mount.writable and plan.becomes_another():
-            status = mount.source.stat()
-            if status.st_uid != plan.SANDBOX_USER and not status.st_mode & 0o002:
-                return Refusal(
-                    f"the sandbox's user could not write to {str(mount.source)!r}",
-                    "run claw as the owner of that directory instead of root",
-                )
-    return None
-
-
 def _list(install: str) -> frozenset[str]:
-    names = set(listing.processes(install)) | cgroup.listed(install)
-    for path in Path("/tmp").iterdir():  # noqa: S108 - only looked at
-        if listing.is_ours(path.name, install):
-            with contextlib.suppress(FileNotFoundError):
-                if path.lstat().st_uid in {os.geteuid(), plan.SANDBOX_USER}:
-                    names.add(path.name)
-    return frozenset(names)
-
-
-def _remove_tree(path: str) -> None:
-    def loosen(function: Any, name: str, failure: Any) -> None:
-        """A payload may have taken its own permissions away."""
-        os.chmod(os.path.dirname(name), 0o700)
-        if os.path.isdir(name) and not os.path.islink(name):
-            os.chmod(name, 0o700)
-            shutil.rmtree(name)
-        else:
-            os.unlink(name)
-
-    shutil.rmtree(path, onerror=loosen)
+    found = set(listing.processes(install)) | cgroup.listed(install) | scratch.listed(install)
+    return frozenset(found)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+MARKER: Final = "CLAW_INSTANCE"
+"""Variable in the environment of every payload, with the name of its instance."""
+SANDBOX_USER: Final = 65533
+"""Who root's payloads are: a number that neither Debian nor systemd gives to anybody."""
 HOME: Final = "/home/agent"
 WORKSPACE: Final = "/workspace"
 SCRATCH: Final = ("/tmp", "/var/tmp", "/run", "/dev/shm", HOME, WORKSPACE)  # noqa: S108 - inside the sandbox
@@ -37,6 +42,7 @@ class Setup(NamedTuple):
         env: environment of every payload.
         workdir: where payloads start.
         scratch: the guard engine's private directory.
+        moved: target -> where it really is, for mounts that the guard engine leaves in place.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Setup(NamedTuple):
     env: dict[str, str]
     workdir: str
     scratch: str = ""
+    moved: Mapping[str, str] = {}
 
     def encode(self) -> bytes:
         """For the way to the launcher; surrogates of undecodable paths survive it."""

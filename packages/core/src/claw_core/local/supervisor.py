@@ -7,18 +7,21 @@ import os
 import select
 import signal
 import socket
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from claw_core.local import kernel
 from claw_core.local.payload import Confinement, report_failure, start
 from claw_core.local.processes import end_descendants
 
+RELEASE: Final = 0
+"""Comes down the leash instead of a signal: the command has ended, leave its children alone."""
+
 
 def run(confine: Confinement, descriptors: list[int]) -> NoReturn:
-    """Run the command of a request, report how it ended, and end.
+    """Run the command of a request, report how it ended, and end when released.
 
-    Whatever the command leaves behind goes to the first process. When the leash closes before the
-    command has ended, every descendant is ended first.
+    Whatever the command leaves behind then goes to the first process. When the leash closes before
+    that, every descendant is ended, and that is said.
     """
     request, stdin, stdout, stderr, leash_descriptor = descriptors
     leash = socket.socket(fileno=leash_descriptor)
@@ -39,35 +42,43 @@ def run(confine: Confinement, descriptors: list[int]) -> NoReturn:
     poll = select.poll()
     poll.register(leash, select.POLLIN)
     poll.register(children, select.POLLIN)
+    ended = False
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == leash.fileno():
-                numbers = _receive(leash)
-                if not numbers:
-                    end_descendants()
-                    os._exit(0)
-                for number in numbers:
-                    _signal(payload, number)
+                for number in _receive(leash):
+                    if number == RELEASE:
+                        os._exit(0)
+                    if not ended:
+                        _signal(payload, number)
             else:
                 os.read(children, 4096)
-                ended = _collect(payload)
-                if ended is not None:
-                    _report(leash, ended)
-                    os._exit(0)
+                status = _collect(payload)
+                if status is not None:
+                    ended = True
+                    _say(leash, {"ended": status})
 
 
 def _receive(leash: socket.socket) -> bytes:
+    """What came down the leash; at its end, end everything and do not return."""
     try:
-        return leash.recv(64)
+        numbers = leash.recv(64)
     except ConnectionResetError:
-        return b""
+        numbers = b""
+    if not numbers:
+        end_descendants()
+        _say(leash, {"over": True})
+        os._exit(0)
+    return numbers
 
 
 def _signal(payload: int, number: int) -> None:
     try:
         os.killpg(payload, number)
-    except (ProcessLookupError, PermissionError):
-        return  # it has ended meanwhile, or has no process group yet
+    except ProcessLookupError:
+        os.kill(payload, number)  # it has not made its process group yet
+    except OSError:
+        return  # no such signal
 
 
 def _collect(payload: int) -> int | None:
@@ -84,8 +95,8 @@ def _collect(payload: int) -> int | None:
             ended = os.waitstatus_to_exitcode(status)
 
 
-def _report(leash: socket.socket, ended: int) -> None:
+def _say(leash: socket.socket, message: dict[str, object]) -> None:
     try:
-        leash.send(json.dumps({"ended": ended}).encode() + b"\n")
+        leash.send(json.dumps(message).encode() + b"\n")
     except OSError:
-        end_descendants()  # the leash closed in the same moment: the command is not wanted any more
+        return  # nobody listens any more; what follows from that comes as the end of the leash
