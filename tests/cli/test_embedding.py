@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import claw_core
+from claw_core import events
 from claw_core.errors import Refused, UnknownRuntime
 from cli.support import entries
 
@@ -133,3 +135,19 @@ def test_a_refusal_starts_nothing(state: Path) -> None:
     with pytest.raises(Refused, match="image"):
         claw_core.run(["true"], runtime="local", image="something")
     assert entries(state) == []
+
+
+def test_what_an_upload_leaves_out_is_said(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    os.mkfifo(tmp_path / "project" / "pipe")
+    seen: list[object] = []
+
+    async def main() -> None:
+        async with (
+            claw_core.Router.open(listener=seen.append) as router,
+            router.session(runtime="local") as session,
+        ):
+            await session.upload(tmp_path / "project", "/tmp/project")
+
+    asyncio.run(main())
+    assert any(isinstance(event, events.Notice) and "pipe" in event.text for event in seen)

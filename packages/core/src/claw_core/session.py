@@ -180,12 +180,13 @@ class Session:
         """Copy a file or directory of the host to exactly the path `target` inside the instance.
 
         Raises:
-            ArchiveError: something in it cannot be read.
+            ArchiveError: something in it cannot be read. Sockets, fifos and devices are left out,
+                with a `Notice`.
             ConfigError: `source` does not exist.
         """
         instance = self._usable()
         parent, name = _split(target)
-        chunks = archive.pack(Path(source), name)
+        chunks = archive.pack(Path(source), name, lambda text: self._listener(events.Notice(text)))
         await self._timed(
             "upload", self.relay.upload(instance, chunks, parent), self._deadlines.transfer
         )
