@@ -114,7 +114,9 @@ def test_every_failpoint_is_described() -> None:
             importlib.import_module(module.name)
     page = (ROOT / "docs/reference/failpoints.md").read_text()
     described = set(re.findall(r"^\| `([a-z]+\.[a-z-]+)` \|", page, re.MULTILINE))
-    points = {name: what for name, what in failpoints.POINTS.items() if not name.startswith("test.")}
+    points = {
+        name: what for name, what in failpoints.POINTS.items() if not name.startswith("test.")
+    }
     assert described == set(points)
     for name, meaning in points.items():
         assert f"| `{name}` | {meaning}" in page, name

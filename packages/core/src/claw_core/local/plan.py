@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from claw_core.errors import ConfigError
 from claw_core.local import scratch
 from claw_core.local.setup import HOME, SANDBOX_USER, WORKSPACE, Setup
 from claw_core.model import Spec
@@ -104,5 +105,10 @@ def moved_path(path: str | None, moved: Mapping[str, str]) -> str | None:
 
 
 def _owner(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot mount {str(path)!r}: {error.strerror}", remedy="see that it exists"
+        ) from error
     return status.st_uid, status.st_gid
