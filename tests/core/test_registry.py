@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 import claw_core
+from claw_core.discovery import Origin
 from claw_core.errors import ConfigError, PluginError, UnknownRuntime
 from claw_core.model import Instance, Spec
-from claw_core.discovery import Origin
 from claw_core.registry import Registry, Row, load_observers
 
 if TYPE_CHECKING:
