@@ -238,6 +238,14 @@ def test_every_jump_stays_inside_and_the_kernel_would_load_it(inside: Filter) ->
     assert len(seccomp.encode(inside.program)) == 8 * length
 
 
+def test_only_low_words_are_looked_at(inside: Filter, guard: Filter) -> None:
+    """The kernel takes these arguments as 32 bits or fewer, so no high word can hide anything."""
+    number, architecture, *arguments = 0, 4, *range(16, 64, 8)
+    for one in (inside, guard):
+        loads = {constant for code, _, _, constant in one.program if code == seccomp.LOAD}
+        assert loads <= {number, architecture, *arguments}
+
+
 def test_a_constant_can_be_filled_in_later() -> None:
     late, early = (
         seccomp.program("x86_64", seccomp.rules_of_shared_system((), (pid,), truncation=True))
