@@ -88,22 +88,26 @@ async def destroy(
     """
     until = time.monotonic() + deadline
     attempt = 0
+    failure: Exception | None = None
     with lease:
         while True:
             try:
                 async with calls or contextlib.nullcontext():
                     seconds = min(attempt_timeout, until - time.monotonic())
+                    if seconds <= 0 and failure is not None:
+                        return await quarantine(lease, failure)
                     if seconds <= 0:
-                        text = "the deadline came before the next attempt"
+                        text = "the deadline came before the first attempt"
                         return Outcome(lease.name, lease.intent.runtime, "busy", text)
                     appeared = await _attempt(backend, instance, lease, seconds)
             except Exception as error:  # noqa: BLE001 - a third party's failure is recorded
+                failure = error
                 pause = backoff(attempt)
                 if time.monotonic() + pause >= until:
                     return await quarantine(lease, error)
                 attempt += 1
             else:
-                attempt = 0
+                attempt, failure = 0, None
                 pause = await _remaining(lease, settle, appeared=appeared)
                 if pause <= 0:
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -63,24 +64,20 @@ class Launched:
             control = lifeline.keep(ours.detach())
             document, writing = os.pipe()
             told = Owned(writing)
+            passed = (theirs.fileno(), document, *inherited)
+            started: list[asyncio.subprocess.Process] = []
             try:
-                passed = (theirs.fileno(), document, *inherited)
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-S", LAUNCHER, setup.name, *map(str, passed)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    env={},
-                    cwd="/",
-                    pass_fds=passed,
-                    start_new_session=True,
-                )
+                # Not cut short: a half-started process could neither be ended nor be waited for.
+                await persist(_spawn(setup.name, passed, started))
             except BaseException:
                 lifeline.close(control)
                 told.close()
+                for process in started:
+                    await persist(cls(process, None).end())
                 raise
             finally:
                 os.close(document)
+        (process,) = started
         launched = cls(process, control)
         try:
             # The launcher makes nothing before it has read what to make.
@@ -148,8 +145,31 @@ class Launched:
             async with asyncio.timeout(timeout):
                 await self.process.wait()
         except TimeoutError:
-            self.process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGKILL)
             await self.process.wait()
+        assert self.process.stderr is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.process.stderr.read()  # its transport closes at its end, and only then
+
+
+async def _spawn(
+    name: str, passed: tuple[int, ...], started: list[asyncio.subprocess.Process]
+) -> None:
+    """Start a launcher, and remember it."""
+    started.append(
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", LAUNCHER, name, *map(str, passed)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={},
+            cwd="/",
+            pass_fds=passed,
+            start_new_session=True,
+        )
+    )
 
 
 def _sent(control: int, descriptors: list[int]) -> bool:
