@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import subprocess
@@ -9,6 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 Sample = Callable[[], float]
+
+# Where no compiled modules are kept, every start would measure Python's compiler.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def wall(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:

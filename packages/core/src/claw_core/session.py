@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 import attrs
 
-from claw_core import archive, events
+from claw_core import events
 from claw_core.deadline import CommandDeadline
 from claw_core.errors import (
     ClawError,
@@ -28,7 +28,6 @@ from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, 
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
-from claw_core.unpack import unpacking
 
 if TYPE_CHECKING:
     from claw_core.intent import Intent
@@ -186,6 +185,8 @@ class Session:
         """
         instance = self._usable()
         parent, name = _split(target)
+        from claw_core import archive  # most sessions move no files
+
         chunks = archive.pack(Path(source), name, lambda text: self._listener(events.Notice(text)))
         await self._timed(
             "upload", self.relay.upload(instance, chunks, parent), self._deadlines.transfer
@@ -205,8 +206,10 @@ class Session:
         """
         instance = self._usable()
         _, name = _split(source)
+        from claw_core import archive, unpack  # see `upload`
+
         final = archive.destination(Path(target), name)
-        async with unpacking(final, name) as sink:
+        async with unpack.unpacking(final, name) as sink:
             await self._timed(
                 "download", self.relay.download(instance, source, sink), self._deadlines.transfer
             )

@@ -106,14 +106,14 @@ class Options:
         Raises:
             ConfigError: a path does not exist, or a download has no place to go.
         """
-        from claw_core import archive
-
         for source, _ in self.uploads:
             if not os.path.lexists(source):
                 raise ConfigError(
                     f"cannot upload {source!r}: it does not exist", remedy="correct the path"
                 )
         for source, target in self.downloads:
+            from claw_core import archive  # most runs move no files
+
             archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
 
     def all_mounts(self) -> tuple[Mount, ...]:
