@@ -7,34 +7,20 @@ import contextlib
 import os
 import secrets
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from claw_core.host import Host
 from claw_core.local.runtime import LocalRuntime
 from claw_core.model import IO, Command, Control, Exit, Instance, Mount, Resources, Spec
+from cli.support import DAEMONS as DAEMONS
+from cli.support import eventually as eventually
 
 T = TypeVar("T")
 
 ENGINES = ("namespaces", "guard")
 PYTHON = sys.executable
-DAEMONS = """
-import os, signal, sys, time
-for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-    signal.signal(number, signal.SIG_IGN)
-for _ in range(20):
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        time.sleep(600)
-        os._exit(0)
-print("ready", flush=True)
-time.sleep(600)
-"""
-"""A payload of 20 daemons that ignore every polite request, and whose parent does as well."""
 
 
 class FakeHost:
@@ -182,16 +168,6 @@ def marked(marker: str) -> list[int]:
                 if marker.encode() in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
     return found
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether the condition becomes true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return condition()
 
 
 def descriptors() -> set[str]:

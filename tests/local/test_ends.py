@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +21,7 @@ from claw_core.host import Host
 from claw_core.local import cgroup, listing, scratch
 from claw_core.local.runtime import LocalRuntime
 from claw_core.model import Instance, Resources, Signal, Spec
+from cli.support import eventually
 from local.callers import Caller
 
 DAEMONS = """
@@ -49,15 +49,6 @@ def named(name: str) -> list[int]:
                 if (entry / "cmdline").read_bytes().startswith(name.encode() + b"\0"):
                     found.append(int(entry.name))
     return found
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
 
 
 def mark() -> str:
