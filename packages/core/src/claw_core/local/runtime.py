@@ -68,6 +68,7 @@ class LocalRuntime(Runtime):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
         self._launched: dict[str, tuple[Launched, Setup]] = {}
+        self._found: tuple[str, dict[str, probe.Missing]] | None = None
         engine = settings.get("engine", "auto")
         if engine not in ("auto", *probe.ENGINES) or set(settings) - {"engine"}:
             raise ConfigError(
@@ -148,6 +149,7 @@ class LocalRuntime(Runtime):
         except NotLaunched as error:
             if error.remedy is None:
                 probe.forget()
+                self._found = None
                 error.remedy = "see `claw runtimes`, which tries the engines again"
             raise
         self._launched[instance.name] = launched, setup
@@ -202,12 +204,18 @@ class LocalRuntime(Runtime):
         return await in_thread(_list, install)
 
     async def _engine(self) -> tuple[str | None, dict[str, probe.Missing]]:
-        """The strongest engine that works here, and why the stronger ones do not."""
+        """The strongest engine that works here, and why the stronger ones do not.
+
+        Once found it stays, so that an instance is started on the engine that was assessed.
+        """
+        if self._found is not None:
+            return self._found
         missing: dict[str, probe.Missing] = {}
         for engine in self._engines:
             why = await probe.probe(engine)
             if why is None:
-                return engine, missing
+                self._found = engine, missing
+                return self._found
             missing[engine] = why
         return None, missing
 
