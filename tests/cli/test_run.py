@@ -47,9 +47,9 @@ def test_a_command_that_is_not_there_is_127_and_named() -> None:
 
 def test_a_file_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a program")
-    done = claw("run", "--mount", f"{tmp_path}:/work", "--", "/work/data")
+    done = claw("run", "--mount", f"{tmp_path}:/mnt", "--", "/mnt/data")
     assert done.returncode == 126
-    assert b"/work/data" in done.stderr
+    assert b"/mnt/data" in done.stderr
 
 
 def test_the_deadline_is_124() -> None:
@@ -243,16 +243,12 @@ def test_an_empty_and_a_huge_environment_work() -> None:
 
 
 def test_an_environment_that_the_kernel_refuses_is_named() -> None:
-    variables = [part for n in range(120) for part in ("-e", f"V{n}")]
-    env = {f"V{n}": "v" * 100_000 for n in range(15)}
     script = (
         "import claw_core; claw_core.run(['true'], env={f'V{n}': 'v' * 120000 for n in range(120)})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode != 0
     assert b"environment" in done.stderr
-    assert variables
-    assert env
 
 
 def test_json_is_one_document_with_streams_and_outcome() -> None:
