@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from claw_core.config.sources import ENVIRONMENT
+
 # Under nohup, or in the background of a shell, signals are ignored, and children inherit that.
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -53,5 +55,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CLAW_STATE", str(directory))
     # The probe of the local engines is remembered, but not where the developer's own is.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("CLAW_FAILPOINT", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(directory / "no-configuration"))
+    for name in ("CLAW_FAILPOINT", "CLAW_CONFIG", "CLAW_ROOT", *ENVIRONMENT):
+        monkeypatch.delenv(name, raising=False)
     return directory

@@ -28,10 +28,12 @@ from pathlib import Path
 async def main():
     asked = json.loads(sys.argv[1])
     out = claw_core.Capture()
-    async with claw_core.Router.open(settings={"local": {"engine": asked["engine"]}}) as router:
+    settings = claw_core.Settings(runtimes={"local": {"engine": asked["engine"]}})
+    config = claw_core.Config.of(settings)
+    async with claw_core.Router.open(config=config) as router:
         async with router.session(
             runtime="local", network=asked["network"],
-            mounts=[Mount(Path(p), p, writable=w) for p, w in asked["mounts"]],
+            mounts=[Mount(Path(p), p, writable=w, authorised=True) for p, w in asked["mounts"]],
             resources=Resources(memory=asked["memory"], processes=asked["processes"]),
         ) as session:
             ended = await session.run(["python3", "-c", asked["program"]], stdout=out, stderr=out)
@@ -438,7 +440,7 @@ def test_a_source_that_became_a_symlink_is_refused(caller: Caller) -> None:
         "base = pathlib.Path(sys.argv[1])\n"
         "async def main():\n"
         "    async with claw_core.Router.open() as router:\n"
-        "        mount = model.Mount(base / 'project', '/x')\n"
+        "        mount = model.Mount(base / 'project', '/x', authorised=True)\n"
         "        from claw_core.local.runtime import LocalRuntime\n"
         "        prepare = LocalRuntime.prepare\n"
         "        async def swap(self, instance):\n"
@@ -467,7 +469,9 @@ def test_files_go_in_and_come_out(caller: Caller, engine: str) -> None:
         "base, engine = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
         "async def main():\n"
         "    (base / 'project' / 'file').write_text('content')\n"
-        "    async with claw_core.Router.open(settings={'local': {'engine': engine}}) as router:\n"
+        "    settings = claw_core.Settings(runtimes={'local': {'engine': engine}})\n"
+        "    config = claw_core.Config.of(settings)\n"
+        "    async with claw_core.Router.open(config=config) as router:\n"
         "        async with router.session(runtime='local') as session:\n"
         "            await session.upload(base / 'project', 'in')\n"
         "            copy = 'cp -r $HOME/in $HOME/out && echo x >> $HOME/out/file'\n"

@@ -14,7 +14,7 @@ import pytest
 
 import claw_core
 from claw_core import events
-from claw_core.errors import Refused, UnknownRuntime
+from claw_core.errors import ConfigError, Refused
 from cli.support import entries
 
 
@@ -100,7 +100,7 @@ def test_run_works_in_another_thread() -> None:
 
 def test_run_raises_what_failed_and_leaves_the_thread_behind_nowhere() -> None:
     before = threading.active_count()
-    with pytest.raises(UnknownRuntime, match="nope"):
+    with pytest.raises(ConfigError, match="nope"):
         claw_core.run(["true"], runtime="nope")
     assert threading.active_count() == before
 

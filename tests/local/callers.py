@@ -10,16 +10,17 @@ from typing import Any
 DRIVER = """
 import asyncio, json, sys
 from pathlib import Path
-from claw_core import Capture, ClawError, Router
+from claw_core import Capture, ClawError, Config, Router, Settings
 from claw_core.model import Mount, Resources
 
 async def main():
     asked = json.loads(sys.argv[1])
-    mounts = [Mount(Path(s), t, writable=w) for s, t, w in asked.get("mounts", [])]
+    mounts = [Mount(Path(s), t, writable=w, authorised=True) for s, t, w in asked.get("mounts", [])]
     engine = asked["engine"]
     notices = []
+    config = Config.of(Settings(runtimes={"local": {"engine": engine}}))
     async with Router.open(
-        settings={"local": {"engine": engine}}, listener=lambda event: notices.append(str(event))
+        config=config, listener=lambda event: notices.append(str(event))
     ) as router:
         try:
             async with router.session(

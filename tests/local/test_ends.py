@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from claw_core import Capture, Router
+from claw_core import Capture, Config, Router, Settings
 from claw_core.errors import SpentInstance
 from claw_core.host import Host
 from claw_core.local import cgroup, listing, scratch
@@ -56,7 +56,7 @@ def mark() -> str:
 
 
 def router(engine: str) -> contextlib.AbstractAsyncContextManager[Router]:
-    return Router.open(settings={"local": {"engine": engine}})
+    return Router.open(config=Config.of(Settings(runtimes={"local": {"engine": engine}})))
 
 
 def install_of(name: str) -> str:
@@ -117,10 +117,11 @@ def test_sigkill_of_a_young_owner_ends_everything(
 ) -> None:
     name = mark()
     driver = (
-        "import asyncio, sys\nfrom claw_core import Router\n"
+        "import asyncio, sys\nfrom claw_core import Config, Router, Settings\n"
         "async def hear(data): pass\n"
         "async def main():\n"
-        f"  async with Router.open(settings={{'local': {{'engine': {engine!r}}}}}) as router:\n"
+        f"  settings = Settings(runtimes={{'local': {{'engine': {engine!r}}}}})\n"
+        "  async with Router.open(config=Config.of(settings)) as router:\n"
         "    async with router.session(runtime='local') as session:\n"
         "      print(session.name, flush=True)\n"
         "      await session.run(['/usr/bin/python3', '-c', *sys.argv[1:]])\n"

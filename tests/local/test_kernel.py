@@ -148,9 +148,10 @@ def test_a_payload_has_no_terminal(root: Caller, engine: str) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         driver = (
-            "import asyncio, sys\nfrom claw_core import Router\n"
+            "import asyncio, sys\nfrom claw_core import Config, Router, Settings\n"
             "async def main():\n"
-            f"  async with Router.open(settings={{'local': {{'engine': {engine!r}}}}}) as router:\n"
+            f"  settings = Settings(runtimes={{'local': {{'engine': {engine!r}}}}})\n"
+            "  async with Router.open(config=Config.of(settings)) as router:\n"
             "    result = await router.run(['/usr/bin/python3', '-c', sys.argv[1]])\n"
             "    print(result.stdout, result.stderr)\n"
             "asyncio.run(main())\n"

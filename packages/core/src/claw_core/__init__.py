@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from claw_core.blocking import run
+    from claw_core.capture import Capture
+    from claw_core.config.config import Config
+    from claw_core.config.settings import Settings
     from claw_core.errors import ClawError
     from claw_core.hookspecs import Observer, Runtime, hookimpl
     from claw_core.isolation import Axes, Extent, Isolation
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
         Resources,
         Spec,
     )
-    from claw_core.router import Capture, Result, Router
+    from claw_core.router import Result, Router
+    from claw_core.routing import Route
     from claw_core.session import Deadlines, Session
 
 _HOMES: Final[dict[str, str]] = {
     "Assessment": "model",
     "Axes": "isolation",
-    "Capture": "router",
+    "Capture": "capture",
     "ClawError": "errors",
     "Command": "model",
+    "Config": "config.config",
     "Deadlines": "session",
     "Description": "model",
     "Exit": "model",
@@ -48,9 +53,11 @@ _HOMES: Final[dict[str, str]] = {
     "Refusal": "model",
     "Resources": "model",
     "Result": "router",
+    "Route": "routing",
     "Router": "router",
     "Runtime": "hookspecs",
     "Session": "session",
+    "Settings": "config.settings",
     "Spec": "model",
     "hookimpl": "hookspecs",
     "run": "blocking",
@@ -63,6 +70,7 @@ __all__ = [
     "Capture",
     "ClawError",
     "Command",
+    "Config",
     "Deadlines",
     "Description",
     "Exit",
@@ -74,9 +82,11 @@ __all__ = [
     "Refusal",
     "Resources",
     "Result",
+    "Route",
     "Router",
     "Runtime",
     "Session",
+    "Settings",
     "Spec",
     "__version__",
     "hookimpl",

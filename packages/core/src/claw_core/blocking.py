@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from claw_core import events
+from claw_core.config.config import Config
 from claw_core.router import Result, Router
-from claw_core.routing import PREFER
 
 
 def run(
     argv: Sequence[str],
     *,
     state: Path | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    prefer: Sequence[str] = PREFER,
+    config: Config | None = None,
     observers: Iterable[object] = (),
     listener: events.Listener = events.ignore,
     stdin: bytes | AsyncIterator[bytes] | None = None,
@@ -33,8 +32,7 @@ def run(
     Args:
         argv: program and arguments.
         state: as in `Router.open`.
-        settings: as in `Router.open`.
-        prefer: as in `Router.open`.
+        config: as in `Router.open`.
         observers: as in `Router.open`.
         listener: as in `Router.open`; called in another thread.
         stdin: what the command reads.
@@ -46,11 +44,7 @@ def run(
 
     async def once() -> Result:
         async with Router.open(
-            state=state,
-            settings=settings,
-            prefer=prefer,
-            observers=observers,
-            listener=listener,
+            state=state, config=config, observers=observers, listener=listener
         ) as router:
             return await router.run(argv, stdin=stdin, **options)
 

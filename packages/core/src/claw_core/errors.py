@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from claw_core.routing import Candidate
+
 
 class ClawError(Exception):
     """A failure of claw or of a runtime, never of the command that ran.
@@ -57,11 +63,37 @@ class ClawError(Exception):
         self.instance = self.instance or instance
         return self
 
+    def redact(self, redact: Callable[[str], str]) -> None:
+        """Take out of every text what must not be said."""
+        self.message = redact(self.message)
+        self.remedy = self.remedy and redact(self.remedy)
+        self.cleaned = self.cleaned and redact(self.cleaned)
+        self.args = (self.message,)
+
 
 class ConfigError(ClawError):
     """The caller asked for something that cannot be: wrong option, missing file, unknown name."""
 
     exit_code = 2
+
+
+class ConfigProblems(ConfigError):
+    """The configuration is wrong, and nothing was started.
+
+    Attributes:
+        problems: everything that is wrong, each with its file, its path there, and what is
+            expected.
+    """
+
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Sequence[str]) -> ConfigProblems:
+        """One error for all of them."""
+        many = f"{len(problems)} problems in the configuration\n    " if len(problems) > 1 else ""
+        error = cls(many + "\n    ".join(problems), cleaned="nothing was started")
+        error.problems = tuple(problems)
+        return error
 
 
 class PluginError(ClawError):
@@ -77,7 +109,13 @@ class Unsupported(ClawError):
 
 
 class Refused(ClawError):
-    """No runtime accepts the run as it was asked for; nothing was started."""
+    """No runtime accepts the run as it was asked for; nothing was started.
+
+    Attributes:
+        candidates: the runtimes that were asked, each with its refusal.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
 
 
 class RuntimeFault(ClawError):

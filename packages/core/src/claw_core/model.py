@@ -34,12 +34,15 @@ class Mount:
         writable: whether the instance may change it.
         relocatable: whether a runtime that has no file tree of its own may show it elsewhere
             (only the implicit mount of the working directory is).
+        authorised: whether the owner of this machine asked for it, on the command line or in
+            `claw.toml`; any other mount must lie below an allowed root.
     """
 
     source: Path
     target: str
     writable: bool = False
     relocatable: bool = False
+    authorised: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.frozen

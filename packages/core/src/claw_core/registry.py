@@ -22,17 +22,12 @@ from claw_core.checks import problems
 from claw_core.discovery import Origin, entry_points
 from claw_core.errors import ClawError, PluginError, UnknownRuntime
 from claw_core.hookspecs import Runtime
+from claw_core.known import KNOWN, canonical, installation
 from claw_core.observing import observer_manager, text_of
 from claw_core.relay import Relay
 
 RUNTIMES: Final = "claw.runtimes"
 PLUGINS: Final = "claw.plugins"
-ALIASES: Final[Mapping[str, str]] = {"container": "apple"}
-KNOWN: Final[Mapping[str, str]] = {
-    "apple": "claw-runtime-apple",
-    "docker": "claw-runtime-docker",
-    "tart": "claw-runtime-tart",
-}
 # A source tree on PYTHONPATH has no installed metadata, and `claw run` must work there as well.
 _EMBEDDED: Final = {"local": "claw_core.local.runtime:LocalRuntime"}
 _log = logging.getLogger("claw")
@@ -144,7 +139,7 @@ class Registry:
         installed = self.names()
         asked = name
         if name not in installed:
-            name = ALIASES.get(name, name)
+            name = canonical(name)
         if name not in installed:
             raise _unknown(asked, name, installed)
         offers = [entry for entry in self._entries if entry.name == name]
@@ -158,24 +153,26 @@ class Registry:
         return offers[0]
 
 
-def load_observers(report: Callable[[PluginError], None] | None = None) -> list[object]:
+def load_observers(report: Callable[[PluginError], None]) -> dict[str, object]:
     """Load the observers among the entry points `claw.plugins`, each by itself.
 
     An entry point names an object or a module that has `around`, or a class that is made without
     arguments. What has no `around` is another kind of plugin and is passed over.
 
     Args:
-        report: gets the error of each that is broken; by default it is logged.
+        report: gets the error of each that is broken; its `runtime` is the plugin's name.
+
+    Returns:
+        The observers by the names of their entry points.
     """
-    report = report or (lambda error: _log.error("%s", error))
-    observers: list[object] = []
+    observers: dict[str, object] = {}
     for entry in _discover(PLUGINS):
         try:
             value = _load(entry)
             if hasattr(value, "around"):
                 observer = value() if isinstance(value, type) else value
                 observer_manager([observer])  # sees whether its arguments fit
-                observers.append(observer)
+                observers[entry.name] = observer
         except PluginError as error:
             report(error if error.runtime else _broken(entry, f"cannot be held: {error.message}"))
         except KeyboardInterrupt:
@@ -234,7 +231,7 @@ def _unknown(asked: str, name: str, installed: tuple[str, ...]) -> UnknownRuntim
     known = (*installed, *KNOWN)
     close = [name] if name in known else difflib.get_close_matches(name, known, 1)
     hints = [f"did you mean {one}?" for one in close if one != name]
-    hints += [f"pip install {KNOWN[one]}" for one in close if one not in installed]
+    hints += [installation(one) for one in close if one not in installed]
     return UnknownRuntime(
         f"no runtime {asked!r} is installed; installed: {', '.join(installed) or 'none'}",
         remedy=" ".join(hints) or "name one of the installed runtimes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,43 +12,27 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from claw_core import events
-from claw_core.errors import ConfigError, OutputLimitExceeded, WardenUnavailable
+from claw_core.capture import Capture
+from claw_core.config.config import Config
+from claw_core.config.settings import Settings, Size, Source, Variables
+from claw_core.errors import ClawError, Refused, WardenUnavailable
 from claw_core.ledger import Intent, Ledger, default_state_directory
-from claw_core.model import Exit, Mount, Network, Resources, Spec
-from claw_core.registry import Registry
-from claw_core.routing import PREFER, choose
-from claw_core.runs import Record
+from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.redaction import Redactor, redacted
+from claw_core.registry import Registry, load_observers
+from claw_core.request import ASKED, secret_values, spec_for
+from claw_core.routing import Route, choose
 from claw_core.session import Deadlines, Session
 from claw_core.tasks import in_thread, persist
+from claw_core.trust import TrustStore
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
+    from claw_core.config.config import Group
+    from claw_core.config.settings import Merged
     from claw_core.model import Sink
-
-CAPTURE_LIMIT = 64 << 20
-"""Bytes of each stream that a one-shot run keeps in memory before it gives up."""
-
-
-@attrs.define(eq=False)
-class Capture:
-    """A sink that keeps everything, up to a limit.
-
-    Raises:
-        OutputLimitExceeded: on the chunk that passes the limit.
-    """
-
-    limit: int = CAPTURE_LIMIT
-    data: bytearray = attrs.field(factory=bytearray, repr=False)
-
-    async def __call__(self, chunk: bytes) -> None:
-        """Keep a chunk."""
-        if len(self.data) + len(chunk) > self.limit:
-            raise OutputLimitExceeded(
-                f"the command wrote more than {self.limit} bytes",
-                phase="execute",
-                remedy="pass a sink as stdout or stderr, which gets the chunks as they come",
-            )
-        self.data += chunk
+    from claw_core.relay import Relay
+    from claw_core.runs import Record
 
 
 @attrs.frozen
@@ -66,9 +51,10 @@ class Router:
 
     ledger: Ledger
     registry: Registry
-    _settings: Mapping[str, Mapping[str, Any]]
-    _prefer: Sequence[str]
+    config: Config
+    redact: Redactor
     _listener: events.Listener
+    _relays: dict[tuple[str, str], Relay | ClawError] = attrs.field(init=False, factory=dict)
     _warden: asyncio.Task[Warden] | None = attrs.field(init=False, default=None)
 
     @classmethod
@@ -77,8 +63,7 @@ class Router:
         cls,
         *,
         state: Path | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-        prefer: Sequence[str] = PREFER,
+        config: Config | None = None,
         observers: Iterable[object] = (),
         listener: events.Listener = events.ignore,
     ) -> AsyncIterator[Router]:
@@ -86,17 +71,22 @@ class Router:
 
         Args:
             state: directory of the ledger; None is the user's own, see `CLAW_STATE`.
-            settings: one table per runtime name.
-            prefer: the order in which runtimes are asked where none is named.
-            observers: objects with the `Observer` hooks.
-            listener: gets every event.
+            config: what is configured, see `Config.load` and `Config.of`; with one that was loaded,
+                the observers that are installed are held as well. None configures nothing.
+            observers: objects with the `Observer` hooks, outside of the installed ones.
+            listener: gets every event, without the value of any secret.
 
         Raises:
             LedgerUnavailable: the ledger cannot be used.
+            PluginError: an observer that is required is broken or not installed.
         """
+        config = config or Config()
+        redact = Redactor()
+        listener = redact.events(listener)
         ledger = await in_thread(Ledger.open, state or default_state_directory())
-        registry = Registry(tuple(observers), listener)
-        router = cls(ledger, registry, settings or {}, prefer, listener)
+        if config.root is not None:
+            observers = (*observers, *_installed_observers(config, listener))
+        router = cls(ledger, Registry(observers, listener), config, redact, listener)
         try:
             if any(entry.reapable for entry in await in_thread(ledger.scan)):
                 (await router.warden()).request_reap()
@@ -104,16 +94,48 @@ class Router:
         finally:
             await persist(router._close())
 
+    async def route(self, group: str | None = None, **asked: Any) -> Route:
+        """Decide where a run would go, and start nothing.
+
+        Args:
+            group: the group it would run for.
+            **asked: what `session` takes, as far as it says what an instance shall be.
+
+        Raises:
+            ConfigProblems: all that is wrong in the configuration.
+            Refused: no runtime accepts the run.
+        """
+        merged = await self.merged(group, **asked)
+        route, _ = await self._decide(await self._group(group), group, merged)
+        return route
+
+    async def merged(self, group: str | None = None, **asked: Any) -> Merged:
+        """Return every setting that holds for a run, with its origin; arguments as for `route`.
+
+        Raises:
+            ConfigProblems: all that is wrong in the configuration.
+        """
+        return self._merged(await self._group(group), _asked(**asked))
+
+    async def pending(self, group: str | None) -> list[str] | None:
+        """Return what a group's file asks for beyond what was accepted; None before its first use.
+
+        Raises:
+            ConfigProblems: all that is wrong in the configuration.
+        """
+        trust, found = self.trust(), await self._group(group)
+        return None if trust is None or found is None else await in_thread(trust.pending, found)
+
     @contextlib.asynccontextmanager
     async def session(
         self,
         *,
-        runtime: str | None = None,
         group: str | None = None,
+        runtime: str | None = None,
         image: str | None = None,
         mounts: Iterable[Mount] = (),
         env: Mapping[str, str] | None = None,
-        secrets: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | Iterable[str] = (),
         network: Network | None = None,
         resources: Resources | None = None,
         workdir: str | None = None,
@@ -121,66 +143,53 @@ class Router:
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
 
+        What is given here is stronger than what is configured.
+
         Args:
-            runtime: name of the runtime; None takes the first of `prefer` that accepts the run.
-            group: the group it runs for.
+            group: the group it runs for; with a configuration that was loaded, its folder is to be
+                seen at `/workspace/group`, writable.
+            runtime: name of the runtime; None takes the group's.
             image: what the runtime starts from.
-            mounts: host paths that the instance sees.
+            mounts: host paths that the instance sees; each below an allowed root of the
+                configuration, unless it is `authorised`.
             env: environment of every command.
-            secrets: name -> value; delivered in memory, never stored or logged.
+            secrets: name -> value, or names whose values are in the environment or `.env`;
+                delivered in memory, never stored or logged.
             network: `none` or `default`; None is the runtime's choice.
             resources: upper bounds.
             workdir: directory in which commands start.
             deadlines: upper bounds for what the runtime does.
 
         Raises:
+            ConfigProblems: all that is wrong in the configuration; nothing was started.
+            Untrusted: the group's file asks for more than was accepted; nothing was started.
             Refused: no runtime accepts the run; nothing was started.
             LedgerUnavailable: the intent cannot be made durable; nothing was started.
             WardenUnavailable: nobody would clean up after a crash; nothing was started.
             TeardownFailed: the instance could not be torn down verifiably.
         """
-        secrets = dict(secrets or {})
-        spec = Spec(
-            group=group,
-            image=image,
-            mounts=tuple(mounts),
-            env=dict(env or {}),
-            secrets=tuple(secrets),
-            network=network,
-            resources=resources or Resources(),
-            workdir=workdir,
-        )
-        self._check(spec)
-        warden = self._start_warden()
-        route, relay = await choose(
-            self.registry, spec, runtime, settings=self._settings, prefer=self._prefer
-        )
-        if not route.assessment.dies_with_owner:
-            await (await asyncio.shield(warden)).ensure()
-        for note in route.assessment.notes:
-            self._listener(events.Notice(note))
-        intent = Intent.new(
-            install=self.ledger.install,
-            runtime=route.runtime,
-            settings=dict(route.settings),
-            group=group,
-            image=image,
-            settle=route.assessment.settle,
-        )
-        session = Session(
-            relay,
-            route,
-            spec,
-            self.ledger,
-            intent,
-            secrets,
-            self._listener,
-            deadlines or Deadlines(),
-        )
-        async with session:
-            yield session
-        if session.record.teardown == "limbo":
-            (await self.warden()).request_reap()
+        given = dict(secrets) if isinstance(secrets, Mapping) else {}
+        self.redact.learn(given)
+        asked = _asked(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
+        with redacted(self.redact):
+            chosen = await self._group(group)
+            trust = self.trust() if chosen is not None else None
+            if chosen is not None and trust is not None:
+                await in_thread(trust.check, chosen)
+            warden = self._start_warden()
+            merged = self._merged(chosen, asked)
+            route, relay = await self._decide(chosen, group, merged)
+            if chosen is not None and trust is not None:
+                await in_thread(trust.remember, chosen)
+            values = secret_values(self.config, route.merged, route.runtime, given)
+            self.redact.learn(values)
+            if not route.assessment.dies_with_owner:
+                await (await asyncio.shield(warden)).ensure()
+            session = self._session(route, relay, values, deadlines or Deadlines())
+            async with session:
+                yield session
+            if session.record.teardown == "limbo":
+                (await self.warden()).request_reap()
 
     async def run(
         self,
@@ -200,8 +209,8 @@ class Router:
             stdin: what the command reads.
             stdout: a sink, or None to keep the output in the result (up to `CAPTURE_LIMIT` bytes).
             stderr: the same for standard error.
-            timeout: seconds until the command is stopped.
-            idle_timeout: seconds without output until it is stopped.
+            timeout: seconds until the command is stopped; None is what is configured.
+            idle_timeout: seconds without output until it is stopped; None is what is configured.
             **options: everything that `session` takes.
 
         Raises:
@@ -219,6 +228,12 @@ class Router:
             )
         return Result(ended, bytes(kept_stdout.data), bytes(kept_stderr.data), session.record)
 
+    def trust(self) -> TrustStore | None:
+        """What was accepted of the groups' own files; None where groups are only labels."""
+        if self.config.root is None:
+            return None
+        return TrustStore(self.ledger.state, self.ledger.install, self.config.root)
+
     async def warden(self) -> Warden:
         """Return the warden of this process, started once and started again when it has died.
 
@@ -228,6 +243,53 @@ class Router:
         warden = await asyncio.shield(self._start_warden())
         await warden.ensure()
         return warden
+
+    async def _group(self, name: str | None) -> Group | None:
+        """The group as its files stand now; reading them is work only where they have changed."""
+        if name is None:
+            return None
+        return self.config.known_group(name) or await in_thread(self.config.group, name)
+
+    def _merged(self, group: Group | None, asked: Settings) -> Merged:
+        return self.config.merged(Source(asked, ASKED), group, self.registry.names)
+
+    async def _decide(
+        self, group: Group | None, name: str | None, merged: Merged
+    ) -> tuple[Route, Relay]:
+        folder = group.folder if group is not None and self.config.root is not None else None
+        spec = spec_for(self.config, merged, name, folder, self.ledger.state)
+        return await choose(self._relay, spec, merged)
+
+    def _relay(self, name: str, settings: Mapping[str, Any]) -> Relay:
+        """The relay of a runtime, made once for the same settings."""
+        key = name, json.dumps(settings, sort_keys=True, default=repr)
+        known = self._relays.get(key)
+        if known is None:
+            try:
+                known = self.registry.resolve(name, settings)
+            except ClawError as error:
+                known = error  # what is not installed now is not installed for the next run either
+            self._relays[key] = known
+        if isinstance(known, ClawError):
+            raise known.with_traceback(None)
+        return known
+
+    def _session(
+        self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines
+    ) -> Session:
+        for note in _notes(route):
+            self._listener(events.Notice(note))
+        intent = Intent.new(
+            install=self.ledger.install,
+            runtime=route.runtime,
+            settings=dict(route.settings),
+            group=route.spec.group,
+            image=route.spec.image,
+            settle=route.assessment.settle,
+        )
+        return Session(
+            relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
+        )
 
     def _start_warden(self) -> asyncio.Task[Warden]:
         failed = (
@@ -257,31 +319,56 @@ class Router:
         else:
             await warden.close()
 
-    def _check(self, spec: Spec) -> None:
-        """Refuse what no runtime may do, before anything is started."""
-        texts = {**spec.env, **dict.fromkeys(spec.secrets, "")}
-        for name, value in texts.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise ConfigError(
-                    f"{name!r} cannot be an environment variable",
-                    remedy="names have no `=`; names and values have no NUL byte",
-                )
-        state = self.ledger.state.resolve()
-        for mount in spec.mounts:
-            if not mount.source.exists():
-                raise ConfigError(
-                    f"cannot mount {str(mount.source)!r}: it does not exist",
-                    remedy="create it first, or correct the path",
-                )
-            parts = mount.target.split("/")
-            if not mount.target.startswith("/") or ".." in parts or "\0" in mount.target:
-                raise ConfigError(
-                    f"cannot mount at {mount.target!r}",
-                    remedy="the target is an absolute path inside the instance, without `..`",
-                )
-            source = mount.source.resolve()
-            if mount.writable and (state == source or source in state.parents):
-                raise ConfigError(
-                    f"a writable mount of {str(source)!r} contains the ledger {str(state)!r}",
-                    remedy="mount it read-only, or mount a directory below it",
-                )
+
+def _asked(
+    runtime: str | None = None,
+    image: str | None = None,
+    mounts: Iterable[Mount] = (),
+    env: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
+    network: Network | None = None,
+    resources: Resources | None = None,
+    workdir: str | None = None,
+) -> Settings:
+    """What a caller asks for, as the strongest of all settings."""
+    resources = resources or Resources()
+    return Settings(
+        runtime=runtime,
+        image=image,
+        network=network,
+        cpus=resources.cpus,
+        memory=None if resources.memory is None else Size(resources.memory),
+        processes=resources.processes,
+        workdir=workdir,
+        secrets=tuple(secrets),
+        mounts=tuple(mounts),
+        env=Variables(dict(env or {})),
+    )
+
+
+def _notes(route: Route) -> Iterable[str]:
+    """What the user should know about a decision before it takes effect."""
+    if route.why.startswith("in place of"):
+        first = route.others[0]
+        yield f"{first.runtime} cannot run this: {first.refusal.reason}; {route.runtime} does it"
+    yield from route.assessment.notes
+
+
+def _installed_observers(config: Config, listener: events.Listener) -> Iterable[object]:
+    """Load the observers that are installed; one that is broken counts where it is required."""
+    broken = {}
+
+    def report(error: Any) -> None:
+        broken[error.runtime] = error
+        listener(events.Notice(str(error)))
+
+    found = load_observers(report)
+    for name in config.required_observers:
+        if name in broken:
+            raise broken[name]
+        if name not in found:
+            raise Refused(
+                f"the observer {name} is required, and is not installed",
+                remedy="install it, or take it out of required_observers in claw.toml",
+            )
+    return found.values()

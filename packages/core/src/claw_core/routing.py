@@ -1,21 +1,32 @@
-"""Which runtime a run gets: the chosen one, or the first of the preferred that accepts it."""
+"""Which runtime a run gets: the named one, one as strong in its place, or the first that fits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from claw_core.errors import ClawError, Refused
+from claw_core.config.settings import AUTO, NOTHING, PREFER, Merged
+from claw_core.errors import ClawError, Refused, UnknownRuntime
+from claw_core.isolation import Isolation
+from claw_core.known import KNOWN, canonical, installation
 from claw_core.model import Assessment, Refusal, Spec
 
 if TYPE_CHECKING:
-    from claw_core.registry import Registry
     from claw_core.relay import Relay
 
-PREFER = ("apple", "tart", "docker", "local")
-"""The order in which `auto` asks, from the strongest isolation to the weakest."""
+UNASKED = Isolation.GUARD
+"""The floor where nobody sets one: nothing runs without any isolation unless somebody says so."""
+
+
+class Relays(Protocol):
+    """Gives the relay of a runtime that is made from these settings."""
+
+    def __call__(self, name: str, settings: Mapping[str, Any], /) -> Relay:
+        """Return it, or raise what `Registry.resolve` raises."""
+        ...
 
 
 @attrs.frozen
@@ -35,6 +46,8 @@ class Route:
         settings: what the runtime is made from.
         assessment: what the instance will get.
         why: where the decision comes from, in words.
+        spec: what exactly was assessed.
+        merged: every setting with its origin.
         others: the runtimes that were asked before and refused.
     """
 
@@ -42,51 +55,124 @@ class Route:
     settings: Mapping[str, Any]
     assessment: Assessment
     why: str
+    spec: Spec = Spec()
+    merged: Merged = attrs.field(default=NOTHING, repr=False)
     others: tuple[Candidate, ...] = ()
 
 
-async def choose(
-    registry: Registry,
-    spec: Spec,
-    runtime: str | None = None,
-    *,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    prefer: Sequence[str] = PREFER,
-) -> tuple[Route, Relay]:
-    """Return a route whose runtime accepts exactly this spec.
-
-    A runtime that was asked for by name is never replaced by another one.
+async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Relay]:
+    """Return a route whose runtime accepts exactly this spec, with no less isolation than asked.
 
     Raises:
-        UnknownRuntime: the named runtime is not installed.
-        PluginError: the named runtime cannot be loaded.
+        UnknownRuntime: the named runtime is not installed, and nothing may take its place.
+        PluginError: the same, and it cannot be loaded.
         Refused: no candidate accepts the spec; lists every one with its reason and remedy.
     """
-    if runtime is not None:
-        relay = registry.resolve(runtime, (settings or {}).get(runtime, {}))
-        answer = await relay.assess(spec)
-        if isinstance(answer, Refusal):
-            raise Refused(answer.reason, runtime=relay.name, phase="assess", remedy=answer.remedy)
-        return Route(relay.name, relay.settings, answer, "asked for by name"), relay
     refused: list[Candidate] = []
-    installed = registry.names()
-    for name in (name for name in prefer if name in installed):
+    floor = _floor(merged)
+    named = canonical(merged.settings.runtime or AUTO)
+    names = _names(merged)
+    for name in names:
+        settings = table(merged, name)
         try:
-            relay = registry.resolve(name, (settings or {}).get(name, {}))
+            relay = relays(name, settings)
             answer = await relay.assess(spec)
+            if isinstance(answer, Assessment) and answer.isolation < floor:
+                answer = _too_weak(answer, floor, merged)
+            if isinstance(answer, Assessment):
+                why = _why(merged, name, refused)
+                return Route(name, settings, answer, why, spec, merged, tuple(refused)), relay
         except ClawError as error:
-            refusal = Refusal(error.message, error.remedy or "see `claw runtimes`")
-            refused.append(Candidate(name, refusal))
-            continue
-        if isinstance(answer, Refusal):
-            refused.append(Candidate(name, answer))
-            continue
-        why = f"the first of {', '.join(prefer)} that accepts this run"
-        return Route(name, relay.settings, answer, why, tuple(refused)), relay
-    raise Refused(
-        "no installed runtime accepts this run"
-        + "".join(f"\n  {one.runtime}: {one.refusal.reason}" for one in refused),
-        phase="assess",
-        remedy="; ".join(f"{one.runtime}: {one.refusal.remedy}" for one in refused)
-        or "install one, for instance: pip install claw-runtime-docker",
-    )
+            if len(names) == 1:
+                raise
+            answer = _refusal(error, name)
+        refused.append(Candidate(name, answer))
+        if name == named and len(names) > 1:
+            floor = max(floor, await _level(relays, name, settings))
+    raise _refused(refused)
+
+
+def table(merged: Merged, name: str) -> Mapping[str, Any]:
+    """What a runtime is made from; its table may stand under an alias."""
+    found: dict[str, Any] = {}
+    for key, settings in merged.settings.runtimes.items():
+        if canonical(key) == name:
+            found |= settings
+    return found
+
+
+def _names(merged: Merged) -> list[str]:
+    """The candidates, in the order in which they are asked."""
+    settings = merged.settings
+    if settings.runtime is None or settings.runtime == AUTO:
+        wanted = settings.prefer or PREFER
+    else:
+        wanted = (settings.runtime, *(settings.fallback or ()))
+    return list(dict.fromkeys(map(canonical, wanted)))
+
+
+def _floor(merged: Merged) -> Isolation:
+    asked = merged.settings.min_isolation
+    return UNASKED if asked is None else asked
+
+
+async def _level(relays: Relays, name: str, settings: Mapping[str, Any]) -> Isolation:
+    """The isolation that whoever names a runtime counts on: what it gives here, or at best."""
+    with contextlib.suppress(ClawError):
+        description = await relays(name, settings).describe()
+        if description.available:
+            return description.isolation
+    return KNOWN[name].best if name in KNOWN else Isolation.VM
+
+
+def _refusal(error: ClawError, name: str) -> Refusal:
+    if isinstance(error, UnknownRuntime):
+        return Refusal("it is not installed", installation(name))
+    return Refusal(error.message, error.remedy or "see `claw runtimes`")
+
+
+def _too_weak(answer: Assessment, floor: Isolation, merged: Merged) -> Refusal:
+    asked = merged.settings.min_isolation
+    where = merged.origin("min_isolation")
+    if asked is not None and asked >= floor:
+        return Refusal(
+            f"it gives {answer.isolation.label}, below the floor {floor.label} ({where})",
+            "install a stronger runtime, or lower min_isolation",
+        )
+    if floor > UNASKED:
+        return Refusal(
+            f"it gives {answer.isolation.label}, and {merged.settings.runtime} is {floor.label}",
+            f"name a fallback with {floor.label} or stronger",
+        )
+    return Refusal("it isolates nothing", 'set min_isolation = "none" if that is what you want')
+
+
+def _why(merged: Merged, name: str, before: list[Candidate]) -> str:
+    settings = merged.settings
+    if settings.runtime is None or settings.runtime == AUTO:
+        return f"the first of {', '.join(_names(merged))} that accepts this run"
+    origin = merged.origin("runtime")
+    if before:
+        return f"in place of {before[0].runtime} ({origin}), as fallback allows"
+    return f"{name} is asked for ({origin})"
+
+
+def _refused(candidates: list[Candidate]) -> Refused:
+    if len(candidates) == 1:
+        (one,) = candidates
+        error = Refused(
+            one.refusal.reason, runtime=one.runtime, phase="assess", remedy=one.refusal.remedy
+        )
+    else:
+        error = Refused(
+            "no runtime accepts this run"
+            + "".join(
+                f"\n    {one.runtime}: {one.refusal.reason} ({one.refusal.remedy})"
+                for one in candidates
+            ),
+            phase="assess",
+            cleaned="nothing was started",
+            remedy="follow one of the remedies above, or see `claw explain`",
+        )
+    error.candidates = tuple(candidates)
+    return error

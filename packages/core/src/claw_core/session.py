@@ -130,8 +130,8 @@ class Session:
             control: signals for the command while it runs.
             env: environment on top of the session's.
             workdir: directory to start in.
-            timeout: seconds until it is stopped.
-            idle_timeout: seconds without output until it is stopped.
+            timeout: seconds until it is stopped; None is what is configured.
+            idle_timeout: seconds without output until it is stopped; None is what is configured.
 
         Raises:
             DeadlineExceeded: one of the two deadlines passed; the command was stopped.
@@ -148,7 +148,11 @@ class Session:
                     remedy="pass binary data by standard input or by upload",
                 )
         started = time.monotonic()
-        deadline = CommandDeadline(timeout, idle_timeout)
+        configured = self.route.merged.settings
+        deadline = CommandDeadline(
+            configured.timeout if timeout is None else timeout,
+            configured.idle_timeout if idle_timeout is None else idle_timeout,
+        )
         broken: list[Exception] = []
         io = IO(
             None if stdin is None else _chunks(stdin, broken),

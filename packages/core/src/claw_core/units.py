@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `10m`, `1h30m`, `2g`, `512mb`."""
+"""Durations, sizes and mounts as people write them: `1h30m`, `512mb`, `SRC:DST:rw`."""
 
 from __future__ import annotations
 
@@ -42,3 +42,19 @@ def size(text: str) -> int:
     if value <= 0:
         raise ConfigError(f"expected a size, got {text!r}", remedy="write for instance 512m or 2g")
     return value
+
+
+def mount(text: str) -> tuple[str, str, bool]:
+    """Return source, target, and whether it is writable, of `SRC:DST[:rw]`.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    parts = text.split(":")
+    mode = parts.pop() if len(parts) == 3 and parts[2] in {"ro", "rw"} else "ro"
+    if len(parts) != 2 or not all(parts):
+        raise ConfigError(
+            f"expected SRC:DST[:rw], got {text!r}",
+            remedy="name both paths; they cannot contain `:`",
+        )
+    return parts[0], parts[1], mode == "rw"

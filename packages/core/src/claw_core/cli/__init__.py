@@ -11,8 +11,11 @@ from claw_core._version import __version__
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "Run a command in an isolated, disposable instance.",
+    "explain": "Say what would run for a group, and why.",
     "ps": "List the instances that exist or may exist.",
     "reap": "Tear down what dead owners left behind.",
+    "doctor": "See whether what is installed and configured can work here.",
+    "trust": "Accept what a group's own file asks for.",
     "runtimes": "List the installed runtimes and what they offer here.",
 }
 

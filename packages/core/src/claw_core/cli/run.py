@@ -15,6 +15,7 @@ import attrs
 import click
 
 from claw_core import units
+from claw_core.cli.configuration import configured, load
 from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import Parsed, document, exit_code, failures, leave, say
 from claw_core.cli.signals import ladder
@@ -23,6 +24,8 @@ from claw_core.errors import ClawError, ConfigError, TeardownFailed
 from claw_core.model import Mount, Network, Resources
 
 if TYPE_CHECKING:
+    from claw_core.eventlog import EventLog
+    from claw_core.events import Event, Listener
     from claw_core.runs import Record
 
 WORKSPACE = "/workspace"
@@ -31,16 +34,8 @@ JSON_LIMIT = 16 << 20
 
 
 def _mount(text: str) -> Mount:
-    parts = text.split(":")
-    if len(parts) == 3 and parts[2] in {"ro", "rw"}:
-        source, target, mode = parts
-    elif len(parts) == 2:
-        (source, target), mode = parts, "ro"
-    else:
-        raise ConfigError(f"expected SRC:DST[:rw], got {text!r}", remedy="paths cannot contain `:`")
-    if not source or not target:
-        raise ConfigError(f"expected SRC:DST[:rw], got {text!r}", remedy="name both paths")
-    return Mount(Path(source).resolve(), target, writable=mode == "rw")
+    source, target, writable = units.mount(text)
+    return Mount(Path(source).resolve(), target, writable=writable, authorised=True)
 
 
 def _home() -> Path | None:
@@ -66,15 +61,13 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
-def _secret(name: str) -> tuple[str, str]:
+def _secret(name: str) -> str:
     if "=" in name:
         raise ConfigError(
             "expected the name of a secret, got an assignment",
             remedy="put the value into the environment: an argument is visible to every process",
         )
-    if name not in os.environ:
-        raise ConfigError(f"the secret {name} is not set", remedy=f"set {name} in the environment")
-    return name, os.environ[name]
+    return name
 
 
 @attrs.frozen
@@ -82,13 +75,17 @@ class Options:
     """What the command line asks for."""
 
     command: tuple[str, ...]
+    config: Path | None
+    root: Path | None
+    events: Path | None
+    group: str | None
     runtime: str | None
     image: str | None
     mounts: tuple[Mount, ...]
     uploads: tuple[tuple[str, str], ...]
     downloads: tuple[tuple[str, str], ...]
     variables: tuple[tuple[str, str], ...]
-    secrets: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    secrets: tuple[str, ...]
     network: Network | None
     cpus: float | None
     memory: int | None
@@ -118,6 +115,8 @@ class Options:
 
     def all_mounts(self) -> tuple[Mount, ...]:
         """The mounts that were asked for, or else the working directory, read-only."""
+        if self.group is not None:
+            return self.mounts  # a group has a folder of its own
         targets = [mount.target for mount in self.mounts]
         targets += [target for _, target in self.uploads]
         taken = any(f"{target}/".startswith(f"{WORKSPACE}/") for target in targets)
@@ -127,11 +126,18 @@ class Options:
             return self.mounts  # it was deleted under us
         if taken or here in {Path("/"), _home()}:
             return self.mounts
-        return (Mount(here, WORKSPACE, relocatable=True), *self.mounts)
+        implicit = Mount(here, WORKSPACE, relocatable=True, authorised=True)
+        return (implicit, *self.mounts)
 
 
 @click.command(
     "run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False}
+)
+@click.option(
+    "-g",
+    "--group",
+    metavar="GROUP",
+    help="Run for a group: as it is configured, its folder writable at /workspace/group.",
 )
 @click.option("-r", "--runtime", metavar="NAME", help="Runtime to use; else the first that fits.")
 @click.option("--image", metavar="IMAGE", help="What the runtime starts from.")
@@ -174,7 +180,7 @@ class Options:
     multiple=True,
     metavar="NAME",
     type=Parsed("secret", _secret),
-    help="Pass a variable of yours whose value never touches disk, logs or arguments.",
+    help="Pass a variable of yours, or of .env, whose value never touches disk or arguments.",
 )
 @click.option(
     "--network", type=click.Choice(["none", "default"]), help="`none` where the runtime can."
@@ -195,6 +201,13 @@ class Options:
     help="Stop the command when it is silent for this long (exit code 124).",
 )
 @click.option("-w", "--workdir", metavar="DIR", help="Directory inside to start in.")
+@configured
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Append every event to a file, one JSON object a line.",
+)
 @click.option("--json", is_flag=True, help="Write one JSON document with streams and outcome.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every phase and its duration.")
@@ -233,23 +246,27 @@ async def _watch(options: Options) -> int:
 
 
 async def _run(options: Options) -> int:
-    from claw_core.router import Capture, Router
+    from claw_core.capture import Capture
+    from claw_core.router import Router
 
     options.check()
+    config = load(options.config, options.root)
     progress = ProgressLine(quiet=options.quiet, verbose=options.verbose)
+    log, told = _events(options.events, progress)
     stdout: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(1)
     stderr: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(2)
     record: Record | None = None
     known: list[ClawError] = []
     try:
         async with (
-            Router.open(listener=progress) as router,
+            Router.open(config=config, listener=told) as router,
             router.session(
+                group=options.group,
                 runtime=options.runtime,
                 image=options.image,
                 mounts=options.all_mounts(),
                 env=dict(options.variables),
-                secrets=dict(options.secrets),
+                secrets=options.secrets,
                 network=options.network,
                 resources=Resources(options.cpus, options.memory, options.processes),
                 workdir=options.workdir,
@@ -279,6 +296,8 @@ async def _run(options: Options) -> int:
             raise
     finally:
         progress.close()
+        if log is not None and (lost := await log.close()):
+            say(lost)
     for failure in known:
         say(str(failure))
     if record is not None and record.exit is not None and record.exit.reason:
@@ -288,6 +307,21 @@ async def _run(options: Options) -> int:
         shown["error"] = "\n".join(str(failure) for failure in known) or None
         document(shown | _text("stdout", stdout.data) | _text("stderr", stderr.data))
     return _code(record, known)
+
+
+def _events(path: Path | None, progress: Listener) -> tuple[EventLog | None, Listener]:
+    """Who is told about the run: the progress line, and the log if there is one."""
+    if path is None:
+        return None, progress
+    from claw_core.eventlog import EventLog
+
+    log = EventLog(path)
+
+    def told(event: Event) -> None:
+        progress(event)
+        log(event)
+
+    return log, told
 
 
 def _code(record: Record | None, known: Sequence[ClawError]) -> int:

@@ -1,0 +1,272 @@
+"""Everything that is configured for one root: read once, and each group's own file at every run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from claw_core.config import sources
+from claw_core.config.settings import AUTO, Merged, Settings, Source, merge
+from claw_core.config.sources import Problems
+from claw_core.errors import ConfigProblems
+from claw_core.known import KNOWN, canonical
+from claw_core.mounts import MountPolicy, Root
+
+if TYPE_CHECKING:
+    from claw_core.config.documents import ClawToml
+
+GROUP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""NanoClaw's rule for the folder of a group."""
+RESERVED: Final = frozenset({"global"})
+"""Folders below `groups/` that are no groups; NanoClaw shows this one to all of them."""
+WORKSPACE_GROUP: Final = "/workspace/group"
+_MISSING: Final = (0, 0, 0, 0)
+
+
+@attrs.frozen
+class Group:
+    """A group as its files stand now.
+
+    Attributes:
+        name: the name of its folder.
+        folder: the folder, as a real path.
+        file: what its `config.json` sets, or None where there is none.
+        merged: the group's settings from all sources, without what a caller asks for.
+    """
+
+    name: str
+    folder: Path
+    file: Source | None
+    sources: tuple[Source, ...]
+
+
+@attrs.define(eq=False)
+class Config:
+    """What is configured; make one with `load`, or from settings alone.
+
+    Attributes:
+        defaults: settings of every run, from the strongest source to the weakest.
+        groups: settings of single groups.
+        policy: which host paths may be mounted.
+        root: the directory that holds `groups/` and `.env`, or None where groups are only labels.
+        secrets: name -> value of everything that may be a secret, the environment before `.env`.
+        required_observers: names of observers without which nothing runs.
+        file: where `claw.toml` is or would be, or None where there are no files.
+        problems: what is wrong in `claw.toml`, `.env` and the environment; nothing runs then.
+    """
+
+    defaults: tuple[Source, ...] = ()
+    groups: Mapping[str, Source] = attrs.field(factory=dict)
+    policy: MountPolicy = attrs.field(factory=MountPolicy)
+    root: Path | None = None
+    secrets: Mapping[str, str] = attrs.field(factory=lambda: dict(os.environ), repr=False)
+    required_observers: tuple[str, ...] = ()
+    file: Path | None = None
+    problems: tuple[str, ...] = ()
+    _read: dict[str, tuple[tuple[int, ...], Group]] = attrs.field(init=False, factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, name: str = "settings", roots: tuple[Root, ...] = ()) -> Config:
+        """A configuration without files, for programs that embed claw."""
+        return cls(defaults=(Source(settings, name),), policy=MountPolicy(roots))
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        path: Path | None = None,
+        root: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Config:
+        """Read `claw.toml`, `.env` and the environment; what is wrong ends up in `problems`.
+
+        Args:
+            path: `claw.toml`; None is `$CLAW_CONFIG`, or the one in the user's configuration
+                directory, which need not exist.
+            root: the directory of `groups/` and `.env`; None is `$CLAW_ROOT`, or the working one.
+            environ: the environment; None is this process's own.
+        """
+        environ = os.environ if environ is None else environ
+        problems: list[str] = []
+        chosen = path or (Path(environ["CLAW_CONFIG"]) if environ.get("CLAW_CONFIG") else None)
+        file = chosen or default_path(environ)
+        root = root or (Path(environ["CLAW_ROOT"]) if environ.get("CLAW_ROOT") else Path())
+        document: ClawToml | None = None
+        dotenv: dict[str, str] = {}
+        found: list[Source] = []
+        try:
+            root = root.resolve()
+            document = sources.claw_toml(file)
+            if document is None and chosen is not None:
+                problems.append(f"{chosen}: there is no such file")
+        except Problems as error:
+            problems += error.problems
+        try:
+            dotenv = sources.dotenv(root / ".env")
+        except Problems as error:
+            problems += error.problems
+        for variables, name in ((environ, "environment"), (dotenv, ".env")):
+            try:
+                found.append(sources.environment(variables, name))
+            except Problems as error:
+                problems += error.problems
+        config = cls(
+            root=root,
+            file=file,
+            policy=MountPolicy(protected=(file, root / ".env")),
+            secrets={**dotenv, **environ},
+        )
+        config.defaults = tuple(found)
+        if document is not None:
+            config._take(document, str(file))
+        config.problems = tuple(problems)
+        return config
+
+    def known_group(self, name: str) -> Group | None:
+        """A group that was read before and whose file has not changed since."""
+        if self.root is None:
+            return Group(name, Path(), None, self._sources(name, None))
+        known = self._read.get(name)
+        if known is None or known[0] != _identity(f"{self.root}/groups/{name}/config.json"):
+            return None
+        return known[1]
+
+    def group(self, name: str) -> Group:
+        """Read a group's file and return the group.
+
+        Raises:
+            ConfigProblems: all that is wrong in the configuration and in the group's file, or there
+                is no such group.
+        """
+        if self.root is None:
+            return Group(name, Path(), None, self._sources(name, None))
+        folder = self.root / "groups" / name
+        before = _MISSING
+        problems = [*self.problems, *self._name_problems(name, folder)]
+        file: Source | None = None
+        if len(problems) == len(self.problems):
+            before = _identity(str(folder / "config.json"))
+            try:
+                label = f"groups/{name}/config.json"
+                file = sources.group_file(folder / "config.json", label)
+            except Problems as error:
+                problems += error.problems
+        raise_if(problems)
+        group = Group(name, folder.resolve(), file, self._sources(name, file))
+        self._read[name] = before, group
+        return group
+
+    def group_names(self) -> tuple[str, ...]:
+        """Every group that has a folder or a table in `claw.toml`."""
+        names = set(self.groups)
+        if self.root is not None and (self.root / "groups").is_dir():
+            names |= {
+                path.name
+                for path in (self.root / "groups").iterdir()
+                if path.is_dir() and GROUP_NAME.fullmatch(path.name)
+            }
+        return tuple(sorted(names - RESERVED))
+
+    def merged(
+        self, asked: Source, group: Group | None, installed: Callable[[], Collection[str]]
+    ) -> Merged:
+        """Join everything for one run, the caller's own word first.
+
+        Args:
+            asked: what the caller asks for.
+            group: the group it runs for.
+            installed: gives the names of the installed runtimes.
+
+        Raises:
+            ConfigProblems: all that is wrong in the configuration; runtimes nobody knows.
+        """
+        result = merge(asked, *(group.sources if group else self.defaults))
+        raise_if([*self.problems, *_unknown_runtimes(result, installed), *_contradictions(result)])
+        return result
+
+    def _sources(self, name: str, file: Source | None) -> tuple[Source, ...]:
+        own = self.groups.get(name)
+        return tuple(source for source in (own, file, *self.defaults) if source is not None)
+
+    def _take(self, document: ClawToml, name: str) -> None:
+        self.defaults = (Source(document, name), *self.defaults)
+        self.groups = {
+            group: Source(settings, name, prefix=f"groups.{group}.")
+            for group, settings in document.groups.items()
+        }
+        table = document.mount_policy
+        self.policy = attrs.evolve(
+            self.policy,
+            roots=tuple(Root(root.path, root.writable) for root in table.allowed_roots),
+            blocked=(*self.policy.blocked, *table.blocked),
+        )
+        self.required_observers = document.required_observers
+
+    def _name_problems(self, name: str, folder: Path) -> Iterator[str]:
+        if not GROUP_NAME.fullmatch(name) or name in RESERVED:
+            yield (
+                f"{name!r} cannot be a group: names are letters, digits, - and _, begin with a "
+                "letter or digit, have at most 64 characters, and global is no group"
+            )
+        elif not folder.is_dir():
+            names = ", ".join(self.group_names()) or "none"
+            yield f"there is no group {name!r} in {self.root}; groups there: {names}"
+        elif folder.is_symlink():
+            yield f"groups/{name} is a symbolic link; put the folder itself there"
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """Where `claw.toml` is unless somebody says otherwise: never in the working directory."""
+    base = environ.get("XDG_CONFIG_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".config") / "claw" / "claw.toml"
+    except RuntimeError:
+        return Path("/nonexistent/claw.toml")  # no HOME, and no entry in the user database
+
+
+def raise_if(problems: list[str]) -> None:
+    """Raise all problems together, if there are any."""
+    if problems:
+        raise ConfigProblems.of(problems)
+
+
+def _contradictions(merged: Merged) -> Iterator[str]:
+    """A floor that the named runtime can never reach is a mistake on every machine."""
+    settings = merged.settings
+    known = KNOWN.get(canonical(settings.runtime or AUTO))
+    floor = settings.min_isolation
+    if known and floor and known.best < floor and not settings.fallback:
+        yield (
+            f"{merged.origin('min_isolation')}: the floor {floor.label!r} contradicts the runtime "
+            f"{settings.runtime!r} ({merged.origin('runtime')}), which gives at most "
+            f"{known.best.label!r}"
+        )
+
+
+def _unknown_runtimes(merged: Merged, installed: Callable[[], Collection[str]]) -> Iterator[str]:
+    settings = merged.settings
+    chosen = settings.runtime
+    named: dict[str, tuple[str, ...]] = {
+        "runtime": () if chosen is None or chosen == AUTO else (chosen,),
+        "prefer": settings.prefer or (),
+        "fallback": settings.fallback or (),
+    }
+    for key, names in named.items():
+        for name in names:
+            if canonical(name) not in KNOWN and name not in installed():
+                known = ", ".join(sorted({*installed(), *KNOWN}))
+                yield f"{merged.origin(key)}: unknown runtime {name!r}; known are {known}"
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    """What changes whenever a file changes; the times of a change cannot be set back."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return _MISSING
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
