@@ -25,7 +25,7 @@ GROUP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED: Final = frozenset({"global"})
 """Folders below `groups/` that are no groups; NanoClaw shows this one to all of them."""
 WORKSPACE_GROUP: Final = "/workspace/group"
-_MISSING: Final = (0, 0, 0, 0)
+_MISSING: Final[tuple[int, ...]] = ()
 
 
 @attrs.frozen
