@@ -177,6 +177,22 @@ def test_the_questions_are_no_phases() -> None:
     assert observer.seen == []
 
 
+class Recording(Backend):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        self.calls.append(f"{command.argv[0]} in {command.workdir}")
+        return Exit(0)
+
+
+@pytest.mark.parametrize(("path", "workdir"), [("/new", "/"), ("new", None)])
+def test_the_default_transfers_need_no_working_directory(path: str, workdir: str | None) -> None:
+    """It may be the very directory that is being uploaded."""
+    backend = Recording()
+    subject = Relay("mine", backend)
+    asyncio.run(subject.upload(instance(), nothing(), path))
+    asyncio.run(subject.download(instance(), path, drop))
+    assert backend.calls == [f"{tool} in {workdir}" for tool in ("mkdir", "tar", "tar")]
+
+
 def test_upload_and_download_have_usable_defaults_and_snapshot_has_none() -> None:
     backend = Backend()
     subject = Relay("mine", backend)
