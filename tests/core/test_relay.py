@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from claw_core import events, observing
+from claw_core import events, observing, relay
+from claw_core.discovery import Origin
 from claw_core.errors import ClawError, Denied, PluginError, RuntimeFault, Unsupported
 from claw_core.hookspecs import Observer, Phase, Runtime, hookimpl
 from claw_core.host import Host
@@ -175,6 +176,51 @@ def test_the_questions_are_no_phases() -> None:
     assert asyncio.run(subject.assess(Spec())) == Refusal("no", "none")
     assert asyncio.run(subject.list_instances("1")) == frozenset({"n"})
     assert observer.seen == []
+
+
+class Silent(Backend):
+    async def describe(self) -> Description:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def assess(self, spec: Spec) -> Assessment:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_backend_that_does_not_answer_is_named_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "ANSWER_TIMEOUT", 0.05)
+    subject = Relay("mine", Silent(), origin=Origin("my-dist", "1.2"))
+    description = asyncio.run(subject.describe())
+    assert not description.available
+    with pytest.raises(RuntimeFault) as caught:
+        asyncio.run(subject.assess(Spec()))
+    for hook, text in (("describe", description.reason), ("assess", caught.value.message)):
+        assert text == f"hook {hook} of the plugin mine of my-dist 1.2 did not answer within 0.05 s"
+    for remedy in (description.remedy, caught.value.remedy):
+        assert "pip uninstall my-dist" in str(remedy)
+
+
+def test_a_time_out_of_the_backends_own_is_not_taken_for_silence() -> None:
+    subject = Relay("mine", Backend({"assess": TimeoutError("of its own")}))
+    with pytest.raises(RuntimeFault, match="failed: TimeoutError: of its own"):
+        asyncio.run(subject.assess(Spec()))
+
+
+class Recording(Backend):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        self.calls.append(f"{command.argv[0]} in {command.workdir}")
+        return Exit(0)
+
+
+@pytest.mark.parametrize(("path", "workdir"), [("/new", "/"), ("new", None)])
+def test_the_default_transfers_need_no_working_directory(path: str, workdir: str | None) -> None:
+    """It may be the very directory that is being uploaded."""
+    backend = Recording()
+    subject = Relay("mine", backend)
+    asyncio.run(subject.upload(instance(), nothing(), path))
+    asyncio.run(subject.download(instance(), path, drop))
+    assert backend.calls == [f"{tool} in {workdir}" for tool in ("mkdir", "tar", "tar")]
 
 
 def test_upload_and_download_have_usable_defaults_and_snapshot_has_none() -> None:

@@ -99,7 +99,10 @@ class Runtime(abc.ABC):
         errors = bytearray()
         result = await self.execute(
             instance,
-            Command(("tar", "-x", "-o", "-f", "-", "-C", await _directory(self, instance, target))),
+            Command(
+                ("tar", "-x", "-o", "-f", "-", "-C", await _directory(self, instance, target)),
+                workdir=_anywhere(target),
+            ),
             IO(archive, _discard, _keep(errors)),
         )
         _check(result, f"cannot unpack into {target}", errors)
@@ -124,7 +127,8 @@ class Runtime(abc.ABC):
                     parent or ("/" if source.startswith("/") else "."),
                     "--",
                     name,
-                )
+                ),
+                workdir=_anywhere(source),
             ),
             IO(None, sink, _keep(errors)),
         )
@@ -170,10 +174,17 @@ class Observer:
 async def _directory(runtime: Runtime, instance: Instance, target: str) -> str:
     errors = bytearray()
     result = await runtime.execute(
-        instance, Command(("mkdir", "-p", "--", target)), IO(None, _discard, _keep(errors))
+        instance,
+        Command(("mkdir", "-p", "--", target), workdir=_anywhere(target)),
+        IO(None, _discard, _keep(errors)),
     )
     _check(result, f"cannot create {target}", errors)
     return target
+
+
+def _anywhere(path: str) -> str | None:
+    """Where to start for an absolute path: the spec's workdir may be what is being uploaded."""
+    return "/" if path.startswith("/") else None
 
 
 async def _discard(data: bytes) -> None:

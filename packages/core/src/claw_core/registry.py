@@ -6,10 +6,13 @@ when it is asked for, a row when all are listed, and never the failure of anothe
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final
@@ -30,6 +33,7 @@ RUNTIMES: Final = "claw.runtimes"
 PLUGINS: Final = "claw.plugins"
 # A source tree on PYTHONPATH has no installed metadata, and `claw run` must work there as well.
 _EMBEDDED: Final = {"local": "claw_core.local.runtime:LocalRuntime"}
+_loading = threading.RLock()
 _log = logging.getLogger("claw")
 
 
@@ -91,7 +95,8 @@ class Registry:
         entry = self._find(name)
         backend_class = _checked(entry)
         try:
-            backend = backend_class(settings)
+            with _stdout_kept():
+                backend = backend_class(settings)
         except ClawError as error:
             error.at(runtime=entry.name)
             raise
@@ -103,7 +108,7 @@ class Registry:
                 f"cannot be made from its settings: {text_of(error)}",
                 "check its settings, or",
             ) from error
-        return Relay(entry.name, backend, self._observers, self._listener, settings)
+        return Relay(entry.name, backend, self._observers, self._listener, settings, entry.origin)
 
     def rows(self) -> tuple[Row, ...]:
         """Every installed runtime, loaded to see whether it can be used, each by itself."""
@@ -194,15 +199,22 @@ def _discover(group: str) -> Iterator[_Entry]:
 def _load(entry: _Entry) -> Any:
     if entry.error is not None:
         raise entry.error
+    module, _, name = entry.value.partition(":")
     try:
-        module, _, name = entry.value.partition(":")
-        return functools.reduce(
-            getattr, filter(None, name.split(".")), importlib.import_module(module.strip())
-        )
+        with _stdout_kept():
+            loaded = importlib.import_module(module.strip())
+        return functools.reduce(getattr, filter(None, name.split(".")), loaded)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that exits on import must not end claw
         raise _broken(entry, f"cannot be imported: {text_of(error)}") from error
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Send what a plugin prints to standard error: standard output is the command's, or JSON."""
+    with _loading, contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _checked(entry: _Entry) -> type[Runtime]:

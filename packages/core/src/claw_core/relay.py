@@ -6,12 +6,14 @@ construction.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from claw_core import events
+from claw_core.discovery import Origin
 from claw_core.errors import ClawError, RuntimeFault, Unsupported
 from claw_core.hookspecs import NAMESPACE, Phase, Runtime
 from claw_core.model import (
@@ -37,6 +39,9 @@ _RESULTS: Final[Mapping[str, tuple[type, ...]]] = {
     "list_instances": (frozenset,),
     "snapshot": (str,),
 }
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a backend has to describe itself or to assess a spec."""
+_QUESTIONS: Final = frozenset({"describe", "assess"})
 _log = logging.getLogger("claw")
 
 
@@ -49,6 +54,7 @@ class Relay(Runtime):
         observers: objects with a method `around`, from the outermost to the innermost.
         listener: told when a phase of an instance starts and ends.
         settings: what the backend was made from; by default what it says itself.
+        origin: the distribution that it comes from, for errors.
 
     Raises:
         PluginError: a hook or an observer does not fit its specification.
@@ -61,9 +67,12 @@ class Relay(Runtime):
         observers: Iterable[object] = (),
         listener: events.Listener = events.ignore,
         settings: Mapping[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__(getattr(backend, "settings", {}) if settings is None else settings)
         self.name = name
+        self._plugin = f"the plugin {name} of {origin}" if origin else f"the plugin {name}"
+        self._origin = origin
         self._listener = listener
         self._backend = Manager(NAMESPACE)
         self._backend.add_hookspecs(Runtime)
@@ -85,7 +94,7 @@ class Relay(Runtime):
         """Ask the backend what this spec will get.
 
         Raises:
-            ClawError: the backend failed to answer.
+            ClawError: the backend failed to answer, or did not within `ANSWER_TIMEOUT`.
         """
         return await self._call("assess", spec=spec)  # type: ignore[no-any-return]
 
@@ -173,16 +182,20 @@ class Relay(Runtime):
         place = where(self.name, hook, instance)
         if not self.supports(hook):
             raise Unsupported(f"this runtime has no {hook}", **place)
+        limit = asyncio.timeout(ANSWER_TIMEOUT if hook in _QUESTIONS else None)
         try:
-            result: Any = await getattr(self._backend.hook, hook)(**arguments)
+            async with limit:
+                result: Any = await getattr(self._backend.hook, hook)(**arguments)
         except ClawError as error:
             error.at(**place)
             raise
         except (Exception, SystemExit) as error:
+            if limit.expired():
+                raise self.silent(hook) from error
             text = instance.host.redact(text_of(error)) if instance else text_of(error)
             raise RuntimeFault(
-                f"hook {hook} of the plugin {self.name} failed: {text}",
-                remedy=f"report this to the authors of the plugin {self.name}",
+                f"hook {hook} of {self._plugin} failed: {text}",
+                remedy=f"report this to the authors of {self._plugin}",
                 **place,
             ) from error
         expected = _RESULTS.get(hook, (object,))
@@ -190,12 +203,23 @@ class Relay(Runtime):
         if not isinstance(result, expected) or not all(isinstance(name, str) for name in names):
             wanted = " or ".join(kind.__name__ for kind in expected)
             raise RuntimeFault(
-                f"hook {hook} of the plugin {self.name} returned {type(result).__name__}"
+                f"hook {hook} of {self._plugin} returned {type(result).__name__}"
                 f" where {wanted}{' of str' * (hook == 'list_instances')} is due",
-                remedy=f"report this to the authors of the plugin {self.name}",
+                remedy=f"report this to the authors of {self._plugin}",
                 **place,
             )
         return result
+
+    def silent(self, hook: str) -> RuntimeFault:
+        """What to raise when the backend does not answer a question."""
+        name = self._origin.distribution if self._origin else self.name
+        return RuntimeFault(
+            f"hook {hook} of {self._plugin} did not answer within {ANSWER_TIMEOUT:g} s",
+            runtime=self.name,
+            phase=hook,
+            remedy=f"see that what it drives answers; else pip install --upgrade {name}, "
+            f"or pip uninstall {name}",
+        )
 
     def _tell(self, event: events.Event) -> None:
         try:

@@ -1,0 +1,210 @@
+"""The runtime `bubblewrap`: an instance is a directory that the sandboxes of its commands share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from claw_core.errors import ConfigError, RuntimeFault, TeardownFailed
+from claw_core.hookspecs import Runtime
+from claw_core.isolation import Axes, Extent, Isolation
+from claw_core.model import (
+    IO,
+    Assessment,
+    Command,
+    Control,
+    Description,
+    Exit,
+    Instance,
+    Network,
+    Refusal,
+    Signal,
+    Sink,
+    Spec,
+)
+from claw_core.tasks import in_thread, persist
+from claw_runtime_bubblewrap import processes, sandbox, scratch
+
+FACT = "directory"
+"""Where the instance is, for a later process whose environment may be another one."""
+
+
+class BubblewrapRuntime(Runtime):
+    """Sandboxes made by `bwrap`. There are no settings.
+
+    Raises:
+        ConfigError: there are settings.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._numbers = itertools.count()
+        if settings:
+            raise ConfigError(
+                f"bubblewrap has no settings, got {', '.join(settings)}", remedy="remove them"
+            )
+
+    async def describe(self) -> Description:
+        """Say what a sandbox that was just tried out offers."""
+        found = await sandbox.probe()
+        if isinstance(found, Refusal):
+            return Description(available=False, reason=found.reason, remedy=found.remedy)
+        return Description(True, found, isolation=Isolation.SANDBOX, axes=_axes("none"))
+
+    async def assess(self, spec: Spec) -> Assessment | Refusal:
+        """Refuse what bwrap cannot do; the rest is a sandbox, without limits."""
+        found = await sandbox.probe()
+        refusal = found if isinstance(found, Refusal) else sandbox.refusal(spec)
+        if refusal is not None:
+            return refusal
+        network = spec.network or "none"
+        return Assessment(Isolation.SANDBOX, _axes(network), network)
+
+    async def prepare(self, instance: Instance) -> None:
+        """Make the scratch directory, after its place is written down."""
+        directory = await in_thread(scratch.place) / instance.name
+        await instance.host.record(FACT, str(directory))
+        await in_thread(scratch.make, directory, sandbox.PLACES)
+
+    async def start(self, instance: Instance) -> None:
+        """Do nothing: every command starts a sandbox of its own."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        """Run a command in a new sandbox over the instance's directory, and end all of it."""
+        number = str(next(self._numbers))
+        mark = processes.mark(instance.name, number)
+        directory = Path(instance.host.facts[FACT])
+        env = {**instance.spec.env, **command.env}
+        env |= {name: instance.host.secret(name) for name in instance.spec.secrets}
+        options = sandbox.options(instance.spec, directory, env, command.workdir)
+        await in_thread(scratch.make, directory / number)
+        with sandbox.memory(options) as arguments, sandbox.memory() as status:
+            process: asyncio.subprocess.Process | None = None
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *("bwrap", "--bind", str(directory / number), processes.MARKED),
+                    *("--args", str(arguments), "--json-status-fd", str(status)),
+                    *("--", *command.argv),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    pass_fds=(arguments, status),
+                    env={},  # an LD_PRELOAD of the spec is for the command, not for bwrap
+                    start_new_session=True,
+                )
+                errors = await _attend(process, io, status)
+            finally:
+                await persist(_end(process, mark))
+            return _outcome(command.argv[0], _status(status), process.returncode, errors)
+
+    async def teardown(self, instance: Instance) -> None:
+        """Forbid new sandboxes, end those that are there, remove what they shared, and look."""
+        known = instance.host.facts.get(FACT)
+        directory = Path(known) if known else await in_thread(scratch.place) / instance.name
+        await in_thread(scratch.fence, directory)
+        await processes.end(processes.mark(instance.name))
+        # bwrap's sandboxes have ended, so nothing can change the directory under these two.
+        for tool in ("chmod", "-R", "u+rwX"), ("rm", "-rf"):
+            if scratch.exists(directory):
+                done = await instance.host.run(
+                    [*tool, "--", str(scratch.fenced(directory))], mutates=True
+                )
+                if done.code:
+                    raise TeardownFailed(f"{tool[0]}: {done.stderr.decode(errors='replace')}")
+        if scratch.exists(directory) or instance.name in await in_thread(processes.names):
+            raise TeardownFailed("it is still there")
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        """The process table and the directory of all instances."""
+        found = await in_thread(processes.names) | await in_thread(scratch.names)
+        return frozenset(name for name in found if name.startswith(f"claw-{install}-"))
+
+
+def _axes(network: Network) -> Axes:
+    isolated = Extent.FULL if network == "none" else Extent.NONE
+    return Axes(fs=Extent.FULL, net=isolated, pid=Extent.FULL, kill=Extent.FULL)
+
+
+async def _attend(process: asyncio.subprocess.Process, io: IO, status: int) -> bytes:
+    """Move the streams until the command has ended, and return the end of its standard error."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = bytearray()
+    async with asyncio.TaskGroup() as group:
+        inputs = [
+            group.create_task(_feed(process.stdin, io.stdin)),
+            group.create_task(_signal(status, io.control)),
+        ]
+        outputs = [
+            group.create_task(_pump(process.stdout, io.stdout, bytearray())),
+            group.create_task(_pump(process.stderr, io.stderr, errors)),
+        ]
+        await asyncio.wait(outputs)
+        await process.wait()
+        for task in inputs:
+            task.cancel()
+    return bytes(errors)
+
+
+async def _pump(stream: asyncio.StreamReader, sink: Sink, tail: bytearray) -> None:
+    while chunk := await stream.read(1 << 16):
+        tail += chunk
+        del tail[:-4096]
+        await sink(chunk)
+
+
+async def _feed(stream: asyncio.StreamWriter, chunks: AsyncIterator[bytes] | None) -> None:
+    if chunks is not None:
+        async for chunk in chunks:
+            try:
+                stream.write(chunk)
+                await stream.drain()
+            except (BrokenPipeError, ConnectionResetError):
+                break  # the command does not want it
+    stream.close()
+
+
+async def _signal(status: int, control: AsyncIterator[Control] | None) -> None:
+    if control is not None:
+        async for message in control:
+            # bwrap's child leads the command's process group, and is deaf to what is not SIGKILL.
+            if isinstance(message, Signal) and (leader := _status(status).get("child-pid")):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(leader, message.number)
+
+
+async def _end(process: asyncio.subprocess.Process | None, mark: processes.Mark) -> None:
+    await processes.end(mark)
+    if process is not None:
+        await process.communicate(b"")  # closes the streams; what is still in them is nobody's
+
+
+def _status(descriptor: int) -> dict[str, Any]:
+    """What bwrap has said so far: `child-pid` once it runs, `exit-code` once the command ended."""
+    found: dict[str, Any] = {}
+    for line in os.pread(descriptor, 1 << 16, 0).splitlines():
+        found |= json.loads(line)
+    return found
+
+
+def _outcome(program: str, status: Mapping[str, Any], returned: int | None, errors: bytes) -> Exit:
+    if "exit-code" in status:
+        return Exit(status["exit-code"])
+    text = errors.decode(errors="replace").strip()
+    if not text.startswith("bwrap: execvp "):
+        raise RuntimeFault(
+            f"bwrap did not run the command: {text or f'it ended with {returned}'}",
+            phase="execute",
+            remedy="see that the mounts and the working directory exist",
+        )
+    reason = text.rpartition(": ")[2]
+    code = 127 if reason == os.strerror(errno.ENOENT) else 126
+    return Exit(code, reason=f"{program}: cannot be executed in the instance: {reason}")
