@@ -160,12 +160,12 @@ async def _route(router: Router, group: str | None) -> Finding:
         found = await explain(router, group)
     except ClawError as error:
         return _failed(subject, error)
-    if found.refusal is not None:
-        remedies = "; ".join(f"{one.runtime}: {one.refusal.remedy}" for one in found.candidates)
-        return Finding(subject, "fail", found.refusal.message, remedies or found.refusal.remedy)
     if found.trust:
         changes = ", ".join(found.trust)
         return Finding(subject, "fail", f"not accepted: {changes}", f"claw trust {group}")
+    if found.refusal is not None:
+        remedies = "; ".join(f"{one.runtime}: {one.refusal.remedy}" for one in found.candidates)
+        return Finding(subject, "fail", found.refusal.message, remedies or found.refusal.remedy)
     return Finding(subject, "ok", found.sentence().partition(": ")[2])
 
 

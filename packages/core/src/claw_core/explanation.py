@@ -43,6 +43,8 @@ class Explanation:
     def sentence(self) -> str:
         """The answer in one line."""
         who = f"group {self.group}" if self.group else "a run without a group"
+        if self.route is None and isinstance(self.refusal, ConfigProblems):
+            return f"{who}: nothing; {self.refusal.message}"
         if self.route is None:
             named = canonical(self.merged.settings.runtime or AUTO)
             if named != AUTO and len(self.candidates) == 1:
@@ -115,8 +117,6 @@ async def explain(router: Router, group: str | None = None, **asked: Any) -> Exp
     trust = tuple(pending or ())
     try:
         route = await router.route(group, **asked)
-    except ConfigProblems:
-        raise
     except ClawError as error:
         return Explanation(group, merged, None, error, _candidates(error, merged), trust, used)
     return Explanation(group, merged, route, None, route.others, trust, used)
@@ -125,6 +125,8 @@ async def explain(router: Router, group: str | None = None, **asked: Any) -> Exp
 def _candidates(error: ClawError, merged: Merged) -> tuple[Candidate, ...]:
     if isinstance(error, Refused):
         return error.candidates
+    if isinstance(error, ConfigProblems):
+        return ()  # no runtime was asked
     name = canonical(merged.settings.runtime or AUTO)
     if isinstance(error, UnknownRuntime):
         return (Candidate(name, Refusal("it is not installed", installation(name))),)
