@@ -112,7 +112,7 @@ def test_what_claw_toml_says_of_a_group_reaches_the_command(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"runtime": "somebodys"}, "runtime: local -> somebodys"),
+        ({"runtime": "auto"}, "runtime: local -> auto"),
         ({"image": "evil"}, "image: not set -> evil"),
         (
             {"additionalMounts": [{"hostPath": "/etc"}]},
