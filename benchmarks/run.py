@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ledger
 import local_lifecycle
+import routes
 import start_up
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, local_lifecycle):
+    for part in (start_up, ledger, routes, local_lifecycle):
         part.main()

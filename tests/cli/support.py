@@ -86,3 +86,15 @@ def entries(state: Path) -> list[str]:
     """Names of the files in the ledger."""
     directory = state / "instances"
     return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+
+
+def install(site: Path, distribution: str, entries: str, source: str, group: str) -> None:
+    """Leave a distribution of one module in a directory, as an installer would."""
+    module = distribution.replace("-", "_")
+    (site / f"{module}.py").write_text(source)
+    metadata = site / f"{module}-1.2.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
+    )
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{entries}\n")

@@ -134,14 +134,14 @@ def test_a_group_that_has_only_a_table_is_named_and_not_there(root: Path) -> Non
 def test_a_change_of_a_groups_file_is_seen_whatever_its_times_say(root: Path) -> None:
     path = config_file(root, "finance", {"containerConfig": {"image": "one"}})
     config = Config.load(root=root, environ={})
-    assert config.group("finance").sources[0].settings.image == "one"
+    assert config.group("finance").merged.settings.image == "one"
     known = config.known_group("finance")
     assert known is config.known_group("finance")
     times = path.stat()
     config_file(root, "finance", {"containerConfig": {"image": "two"}})
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert config.known_group("finance") is None
-    assert config.group("finance").sources[0].settings.image == "two"
+    assert config.group("finance").merged.settings.image == "two"
     path.unlink()
     assert config.known_group("finance") is None
     assert config.group("finance").file is None

@@ -402,7 +402,7 @@ def fill(path: Path) -> None:
             while True:
                 filler.write(b"x" * 4096)
         except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017 - the loop ends no other way
+            assert error.errno == errno.ENOSPC
 
 
 @root

@@ -33,7 +33,7 @@ class Mount:
         target: absolute path inside the instance.
         writable: whether the instance may change it.
         relocatable: whether a runtime that has no file tree of its own may show it elsewhere
-            (only the implicit mount of the working directory is).
+            (only those that core makes itself are: the working directory, a group's folder).
         authorised: whether the owner of this machine asked for it, on the command line or in
             `claw.toml`; any other mount must lie below an allowed root.
     """

@@ -43,22 +43,18 @@ class MountPolicy:
     Attributes:
         roots: below which mounts are allowed that the owner of the machine did not ask for.
         blocked: patterns of names, or of several names in a row, that no path may contain.
-        protected: files that no writable mount may contain.
+        protected: paths that no writable mount may contain, see `protect`.
     """
 
     roots: tuple[Root, ...] = ()
     blocked: tuple[str, ...] = BLOCKED
-    protected: tuple[Path, ...] = ()
+    protected: tuple[str, ...] = ()
 
-    def resolve(self, mount: Mount, protected: Iterable[Path] = ()) -> Mount:
+    def resolve(self, mount: Mount) -> Mount:
         """Return the mount with the real path of its source.
 
         Whoever mounts it must not follow symlinks any more: one that comes into its path later is a
         swap, and is refused by then.
-
-        Args:
-            mount: what is asked for.
-            protected: further paths that no writable mount may contain.
 
         Raises:
             NotGranted: why it is not granted.
@@ -69,51 +65,56 @@ class MountPolicy:
                 f"cannot mount at {mount.target!r}",
                 "the target is an absolute path inside the instance, without `..`",
             )
+        asked = str(mount.source)
         try:
-            source = mount.source.resolve(strict=True)
-            kind = source.stat().st_mode
-        except (OSError, RuntimeError, ValueError) as error:
+            source = os.path.realpath(asked, strict=True)
+            kind = os.stat(source).st_mode
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it cannot be a path"
             raise NotGranted(
-                f"cannot mount {str(mount.source)!r}: {reason}", "create it, or correct the path"
+                f"cannot mount {asked!r}: {reason}", "create it, or correct the path"
             ) from None
         if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
             raise NotGranted(
-                f"cannot mount {str(source)!r}: it is neither a directory nor a file",
+                f"cannot mount {source!r}: it is neither a directory nor a file",
                 "mount the directory that holds it, or leave it out",
             )
-        self._refuse_blocked(mount.source, source)
+        self._refuse_blocked(asked, source)
         if not mount.authorised:
             self._refuse_outside(source, writable=mount.writable)
         if mount.writable:
-            _refuse_protected(source, [*self.protected, *protected])
-        return attrs.evolve(mount, source=source)
+            _refuse_protected(source, self.protected)
+        return mount if source == asked else attrs.evolve(mount, source=Path(source))
 
-    def _refuse_blocked(self, asked: Path, source: Path) -> None:
-        for path in {_literal(asked), source}:
+    def _refuse_blocked(self, asked: str, source: str) -> None:
+        for path in {_absolute(asked), source}:
             if name := _matcher(self.blocked).search(f"{path}/".casefold()):
                 raise NotGranted(
-                    f"{str(path)!r} is never mounted: {name[0].strip('/')!r} is blocked",
+                    f"{path!r} is never mounted: {name[0].strip('/')!r} is blocked",
                     "mount a directory without it, or upload the single files that are needed",
                 )
-        for inside in _places(self.blocked):
-            if inside.startswith(f"{source}/".replace("//", "/")) and os.path.lexists(inside):
+        home = _home()
+        if home is None or not (_below(home, source) or _below(source, home)):
+            return
+        for pattern in self.blocked:
+            inside = f"{home}/{pattern}"
+            if _below(inside, source) and os.path.lexists(inside):
                 raise NotGranted(
-                    f"{str(source)!r} is never mounted: it contains {inside!r}",
+                    f"{source!r} is never mounted: it contains {inside!r}",
                     "mount a directory below it",
                 )
 
-    def _refuse_outside(self, source: Path, *, writable: bool) -> None:
-        allowed = [root for root in self.roots if _below(source, root.path)]
+    def _refuse_outside(self, source: str, *, writable: bool) -> None:
+        allowed = [root for root in self.roots if _below(source, os.path.realpath(root.path))]
         if not allowed:
             roots = ", ".join(str(root.path) for root in self.roots) or "none"
             raise NotGranted(
-                f"{str(source)!r} is outside of the allowed roots ({roots})",
+                f"{source!r} is outside of the allowed roots ({roots})",
                 "add a root to [mount_policy] allowed_roots in claw.toml",
             )
         if writable and not any(root.writable for root in allowed):
             raise NotGranted(
-                f"{str(source)!r} may only be mounted read-only",
+                f"{source!r} may only be mounted read-only",
                 "ask for a read-only mount, or make its root writable in claw.toml",
             )
 
@@ -124,6 +125,12 @@ class NotGranted(Exception):
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+def protect(*paths: Path) -> tuple[str, ...]:
+    """What to protect of files that may be symlinks: where they are, and where they lead."""
+    places = [place for path in paths for place in (_absolute(str(path)), os.path.realpath(path))]
+    return tuple(dict.fromkeys(places))
 
 
 @functools.lru_cache
@@ -137,33 +144,28 @@ def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 @functools.lru_cache
-def _places(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Where the blocked names would be in the home directory."""
+def _home() -> str | None:
+    """The home directory, if there is one."""
     try:
-        home = Path.home().resolve()
+        return os.path.realpath(Path.home())
     except RuntimeError:
-        return ()  # no home, so nothing is in it
-    return tuple(str(home / pattern) for pattern in patterns if not set(pattern) & set("*?"))
+        return None
 
 
-def _below(source: Path, root: Path) -> bool:
-    try:
-        real = root.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return False  # a root that is not there allows nothing
-    return source == real or real in source.parents
+def _absolute(path: str) -> str:
+    """A path as it was written, its symlinks not followed."""
+    return os.path.normpath(path if path.startswith("/") else Path(path).absolute())
 
 
-def _literal(path: Path) -> Path:
-    """The absolute path as it was written, its symlinks not followed."""
-    return Path(os.path.normpath(path.absolute()))
+def _below(path: str, directory: str) -> bool:
+    """Whether a path is in a directory, or is that directory itself."""
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
-def _refuse_protected(source: Path, protected: Iterable[Path]) -> None:
-    for path in protected:
-        for place in {_literal(path), path.resolve()}:
-            if place == source or source in place.parents:
-                raise NotGranted(
-                    f"a writable mount of {str(source)!r} contains {str(place)!r}",
-                    "mount it read-only, or mount a directory below it",
-                )
+def _refuse_protected(source: str, protected: Iterable[str]) -> None:
+    for place in protected:
+        if _below(place, source):
+            raise NotGranted(
+                f"a writable mount of {source!r} contains {place!r}",
+                "mount it read-only, or mount a directory below it",
+            )

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
-from claw_core.config.config import WORKSPACE_GROUP, Config, raise_if
+from claw_core.config.config import WORKSPACE_GROUP, Config, Group, raise_if
 from claw_core.config.settings import Merged
 from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.model import Mount, Resources, Spec
-from claw_core.mounts import NotGranted
+from claw_core.mounts import MountPolicy, NotGranted
 
 ASKED: Final = "asked for"
 """The origin of what a caller says himself, on a command line or in a program."""
 
 
+def folder_mount(group: Group) -> Mount:
+    """The folder of a group, as its instances see it."""
+    return Mount(group.folder, WORKSPACE_GROUP, writable=True, relocatable=True, authorised=True)
+
+
 def spec_for(
-    config: Config, merged: Merged, group: str | None, folder: Path | None, state: Path
+    policy: MountPolicy, merged: Merged, group: str | None = None, folder: Mount | None = None
 ) -> Spec:
     """Return the spec that the settings amount to, every mount resolved and granted.
 
     Args:
-        config: whose policy decides about mounts.
+        policy: decides about mounts.
         merged: the settings.
         group: name of the group.
-        folder: the group's folder, to be seen at `/workspace/group`, writable.
-        state: the state directory, which no writable mount may contain.
+        folder: the mount of the group's folder, granted already.
 
     Raises:
         ConfigProblems: mounts that are not granted, variables that cannot be; all of them.
     """
     settings = merged.settings
-    mounts = list(settings.mounts)
-    if folder is not None and all(mount.target != WORKSPACE_GROUP for mount in mounts):
-        mounts.insert(0, Mount(folder, WORKSPACE_GROUP, writable=True, authorised=True))
     problems = list(_variable_problems(merged))
     granted = []
-    for mount in mounts:
+    if folder is not None and f"mounts.{folder.target}" not in merged.values:
+        granted.append(folder)
+    for mount in settings.mounts:
         try:
-            granted.append(config.policy.resolve(mount, (state,)))
+            granted.append(policy.resolve(mount))
         except NotGranted as error:
             origin = merged.origin(f"mounts.{mount.target}")
             problems.append(f"{origin}: {error} ({error.remedy})")

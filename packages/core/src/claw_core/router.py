@@ -15,12 +15,13 @@ from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
 from claw_core.config.settings import Settings, Size, Source, Variables
-from claw_core.errors import ClawError, Refused, WardenUnavailable
+from claw_core.errors import ClawError, ConfigProblems, Refused, WardenUnavailable
 from claw_core.ledger import Intent, Ledger, default_state_directory
 from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.mounts import MountPolicy, NotGranted
 from claw_core.redaction import Redactor, redacted
 from claw_core.registry import Registry, load_observers
-from claw_core.request import ASKED, secret_values, spec_for
+from claw_core.request import ASKED, folder_mount, secret_values, spec_for
 from claw_core.routing import Route, choose
 from claw_core.session import Deadlines, Session
 from claw_core.tasks import in_thread, persist
@@ -54,8 +55,15 @@ class Router:
     config: Config
     redact: Redactor
     _listener: events.Listener
+    _policy: MountPolicy = attrs.field(init=False)
+    _folders: dict[str, tuple[Group, Mount]] = attrs.field(init=False, factory=dict)
     _relays: dict[tuple[str, str], Relay | ClawError] = attrs.field(init=False, factory=dict)
     _warden: asyncio.Task[Warden] | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        policy = self.config.policy
+        state = str(self.ledger.state)
+        self._policy = attrs.evolve(policy, protected=(*policy.protected, state))
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -105,8 +113,8 @@ class Router:
             ConfigProblems: all that is wrong in the configuration.
             Refused: no runtime accepts the run.
         """
-        merged = await self.merged(group, **asked)
-        route, _ = await self._decide(await self._group(group), group, merged)
+        found = await self._group(group)
+        route, _ = await self._decide(found, group, self._merged(found, _asked(**asked)))
         return route
 
     async def merged(self, group: str | None = None, **asked: Any) -> Merged:
@@ -256,13 +264,25 @@ class Router:
     async def _decide(
         self, group: Group | None, name: str | None, merged: Merged
     ) -> tuple[Route, Relay]:
-        folder = group.folder if group is not None and self.config.root is not None else None
-        spec = spec_for(self.config, merged, name, folder, self.ledger.state)
-        return await choose(self._relay, spec, merged)
+        folder = self._folder(group) if group is not None and self.config.root else None
+        return await choose(self._relay, spec_for(self._policy, merged, name, folder), merged)
+
+    def _folder(self, group: Group) -> Mount:
+        """The mount of a group's folder, granted once for as long as the group stays the same."""
+        known = self._folders.get(group.name)
+        if known is None or known[0] is not group:
+            try:
+                known = group, self._policy.resolve(folder_mount(group))
+            except NotGranted as error:
+                raise ConfigProblems.of(
+                    [f"groups/{group.name}: {error} ({error.remedy})"]
+                ) from None
+            self._folders[group.name] = known
+        return known[1]
 
     def _relay(self, name: str, settings: Mapping[str, Any]) -> Relay:
         """The relay of a runtime, made once for the same settings."""
-        key = name, json.dumps(settings, sort_keys=True, default=repr)
+        key = name, json.dumps(settings, sort_keys=True, default=repr) if settings else ""
         known = self._relays.get(key)
         if known is None:
             try:

@@ -15,7 +15,7 @@ from claw_core.config.settings import AUTO, Merged, Settings, Source, merge
 from claw_core.config.sources import Problems
 from claw_core.errors import ConfigProblems
 from claw_core.known import KNOWN, canonical
-from claw_core.mounts import MountPolicy, Root
+from claw_core.mounts import MountPolicy, Root, protect
 
 if TYPE_CHECKING:
     from claw_core.config.documents import ClawToml
@@ -36,13 +36,13 @@ class Group:
         name: the name of its folder.
         folder: the folder, as a real path.
         file: what its `config.json` sets, or None where there is none.
-        merged: the group's settings from all sources, without what a caller asks for.
+        merged: its settings from all sources, without what a caller asks for.
     """
 
     name: str
     folder: Path
     file: Source | None
-    sources: tuple[Source, ...]
+    merged: Merged
 
 
 @attrs.define(eq=False)
@@ -118,7 +118,7 @@ class Config:
         config = cls(
             root=root,
             file=file,
-            policy=MountPolicy(protected=(file, root / ".env")),
+            policy=MountPolicy(protected=protect(file, root / ".env")),
             secrets={**dotenv, **environ},
         )
         config.defaults = tuple(found)
@@ -130,7 +130,7 @@ class Config:
     def known_group(self, name: str) -> Group | None:
         """A group that was read before and whose file has not changed since."""
         if self.root is None:
-            return Group(name, Path(), None, self._sources(name, None))
+            return Group(name, Path(), None, self._joined(name, None))
         known = self._read.get(name)
         if known is None or known[0] != _identity(f"{self.root}/groups/{name}/config.json"):
             return None
@@ -144,7 +144,7 @@ class Config:
                 is no such group.
         """
         if self.root is None:
-            return Group(name, Path(), None, self._sources(name, None))
+            return Group(name, Path(), None, self._joined(name, None))
         folder = self.root / "groups" / name
         before = _MISSING
         problems = [*self.problems, *self._name_problems(name, folder)]
@@ -157,7 +157,7 @@ class Config:
             except Problems as error:
                 problems += error.problems
         raise_if(problems)
-        group = Group(name, folder.resolve(), file, self._sources(name, file))
+        group = Group(name, folder.resolve(), file, self._joined(name, file))
         self._read[name] = before, group
         return group
 
@@ -185,13 +185,13 @@ class Config:
         Raises:
             ConfigProblems: all that is wrong in the configuration; runtimes nobody knows.
         """
-        result = merge(asked, *(group.sources if group else self.defaults))
+        result = merge(asked, group.merged if group else merge(*self.defaults))
         raise_if([*self.problems, *_unknown_runtimes(result, installed), *_contradictions(result)])
         return result
 
-    def _sources(self, name: str, file: Source | None) -> tuple[Source, ...]:
+    def _joined(self, name: str, file: Source | None) -> Merged:
         own = self.groups.get(name)
-        return tuple(source for source in (own, file, *self.defaults) if source is not None)
+        return merge(*(one for one in (own, file, *self.defaults) if one is not None))
 
     def _take(self, document: ClawToml, name: str) -> None:
         self.defaults = (Source(document, name), *self.defaults)

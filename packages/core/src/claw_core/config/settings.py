@@ -164,10 +164,13 @@ NOTHING: Final = Merged(Settings(), {})
 """Where nobody sets anything."""
 
 
-def merge(*sources: Source) -> Merged:
-    """Join sources, the strongest first."""
+def merge(*sources: Source | Merged) -> Merged:
+    """Join sources, the strongest first; what was joined before keeps its origins."""
+    said = [one for one in sources if any(True for _ in one.settings.flat())]
+    if len(said) == 1 and isinstance(said[0], Merged):
+        return said[0]
     values: dict[str, Value] = {}
-    for source in reversed(sources):
+    for source in reversed(said):
         for key, value in source.settings.flat():
             values.pop(key, None)  # what is replaced also takes the place of the stronger source
             values[key] = Value(value, source.origin(key))
