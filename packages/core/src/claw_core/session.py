@@ -22,9 +22,10 @@ from claw_core.errors import (
     DeadlineExceeded,
     SpentInstance,
     TeardownFailed,
+    Unsupported,
 )
 from claw_core.host import Host
-from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Sink, Spec
+from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
@@ -119,6 +120,7 @@ class Session:
         workdir: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
+        terminal: Resize | None = None,
     ) -> Exit:
         """Run a command to its end and return how it ended; its own failure is no exception.
 
@@ -127,13 +129,16 @@ class Session:
             stdin: what the command reads; None is an empty input.
             stdout: awaited for every chunk; None drops it.
             stderr: the same for standard error.
-            control: signals for the command while it runs.
+            control: signals for the command, and new sizes of its terminal, while it runs.
             env: environment on top of the session's.
             workdir: directory to start in.
             timeout: seconds until it is stopped.
             idle_timeout: seconds without output until it is stopped.
+            terminal: size of the terminal to give it; everything that it writes there comes as
+                standard output. None gives it pipes.
 
         Raises:
+            Unsupported: the runtime has no terminals; nothing was run.
             DeadlineExceeded: one of the two deadlines passed; the command was stopped.
             SpentInstance: the command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
@@ -147,6 +152,13 @@ class Session:
                     "a NUL byte in an argument or in the environment",
                     remedy="pass binary data by standard input or by upload",
                 )
+        if terminal is not None and not self.route.assessment.terminal:
+            raise Unsupported(
+                f"{self.relay.name} cannot give a command a terminal",
+                phase="execute",
+                instance=self.name,
+                remedy="run it without a terminal, or choose a runtime that has them",
+            )
         started = time.monotonic()
         deadline = CommandDeadline(timeout, idle_timeout)
         broken: list[Exception] = []
@@ -159,7 +171,7 @@ class Session:
         try:
             async with deadline.watch():
                 self.record.exit = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir), io
+                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
                 )
                 return self.record.exit
         except DeadlineExceeded as error:
