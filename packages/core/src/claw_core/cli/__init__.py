@@ -11,6 +11,7 @@ from claw_core._version import __version__
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "Run a command in an isolated, disposable instance.",
+    "shell": "Run an interactive shell in a new instance.",
     "ps": "List the instances that exist or may exist.",
     "reap": "Tear down what dead owners left behind.",
     "runtimes": "List the installed runtimes and what they offer here.",

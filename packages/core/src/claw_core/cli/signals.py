@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from claw_core.cli.render import say
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_open: list[Callable[[], None]] = []
+"""What must be undone even by a claw that exits at once."""
 
 
 class Ladder:
@@ -33,12 +35,25 @@ class Ladder:
         elif len(self.received) == 2:
             say("still tearing down; once more hands it over to the warden")
         else:
+            for undo in reversed(_open):
+                undo()
             os._exit(self.exit_code)  # a clean-up handler could block; the warden needs none
 
     @property
     def exit_code(self) -> int:
         """128 + the first signal, as a shell reports it."""
         return 128 + self.received[0]
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo something at the end of the block, also where the last signal ends claw within it."""
+    _open.append(undo)
+    try:
+        yield
+    finally:
+        _open.remove(undo)
+        undo()
 
 
 @contextlib.contextmanager
