@@ -16,6 +16,7 @@ import attrs
 
 from claw_core import events
 from claw_core.deadline import CommandDeadline
+from claw_core.endpoint import Endpoint
 from claw_core.errors import (
     ClawError,
     ConfigError,
@@ -73,6 +74,7 @@ class Session:
     _lease: Lease | None = attrs.field(init=False, default=None)
     _created: bool = attrs.field(init=False, default=False)
     _spent: bool = attrs.field(init=False, default=False)
+    _endpoint: Endpoint | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.record = Record(self._intent.name, self.spec.group, self.route, time.time())
@@ -94,6 +96,7 @@ class Session:
             )
             await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
             self._created = True
+            self._listen(self._lease)
             self._lease.mark("running")
         except BaseException as error:
             await self._end(error)
@@ -121,6 +124,7 @@ class Session:
         timeout: float | None = None,
         idle_timeout: float | None = None,
         terminal: Resize | None = None,
+        recorded: bool = True,
     ) -> Exit:
         """Run a command to its end and return how it ended; its own failure is no exception.
 
@@ -136,6 +140,7 @@ class Session:
             idle_timeout: seconds without output until it is stopped.
             terminal: size of the terminal to give it; everything that it writes there comes as
                 standard output. None gives it pipes.
+            recorded: whether the record of the session shall tell of it.
 
         Raises:
             Unsupported: the runtime has no terminals; nothing was run.
@@ -170,10 +175,12 @@ class Session:
         )
         try:
             async with deadline.watch():
-                self.record.exit = await self.relay.execute(
+                ended = await self.relay.execute(
                     instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
                 )
-                return self.record.exit
+                if recorded:
+                    self.record.exit = ended
+                return ended
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
             raise
@@ -185,7 +192,8 @@ class Session:
                 raise broken[0] from None  # the caller's own stream failed, not the runtime
             raise
         finally:
-            self._spend("execute", started)
+            if recorded:
+                self._spend("execute", started)
 
     async def upload(self, source: Path, target: str) -> None:
         """Copy a file or directory of the host to exactly the path `target` inside the instance.
@@ -239,6 +247,14 @@ class Session:
 
     def _acquire(self) -> None:
         self._lease = self._ledger.acquire(self._intent)
+
+    def _listen(self, lease: Lease) -> None:
+        """Take the commands of `claw exec`; a run that cannot goes on without."""
+        try:
+            self._endpoint = Endpoint.open(lease.socket, self)
+        except OSError as error:
+            text = f"`claw exec` cannot reach {self.name}: {error.strerror or error}"
+            self._listener(events.Notice(text))
 
     def _usable(self) -> Instance:
         if self._instance is None or self.record.teardown != "pending":
@@ -296,6 +312,8 @@ class Session:
             self.record.teardown = "gone"
             return
         lease.mark("stopping")
+        if self._endpoint is not None:
+            await self._endpoint.close()
         outcome = await destroy(
             self.relay,
             self._instance,

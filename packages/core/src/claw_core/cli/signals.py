@@ -23,8 +23,9 @@ class Ladder:
     the lease and the lifeline.
     """
 
-    def __init__(self, task: asyncio.Task[int]) -> None:
+    def __init__(self, task: asyncio.Task[int], waiting: str) -> None:
         self._task = task
+        self._waiting = waiting
         self.received: list[int] = []
 
     def take(self, number: int) -> None:
@@ -33,7 +34,7 @@ class Ladder:
         if len(self.received) == 1:
             self._task.cancel()
         elif len(self.received) == 2:
-            say("still tearing down; once more hands it over to the warden")
+            say(self._waiting)
         else:
             for undo in reversed(_open):
                 undo()
@@ -57,10 +58,13 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ladder(task: asyncio.Task[int]) -> Iterator[Ladder]:
+def ladder(
+    task: asyncio.Task[int],
+    waiting: str = "still tearing down; once more hands it over to the warden",
+) -> Iterator[Ladder]:
     """Watch the signals for the length of the block; only the command line ever does this."""
     loop = asyncio.get_running_loop()
-    steps = Ladder(task)
+    steps = Ladder(task, waiting)
     for number in WATCHED:
         # A signal that the caller ignores (nohup) stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -17,7 +17,7 @@ from claw_core.local.leash import Leash
 from claw_core.local.pipes import Pipes
 from claw_core.local.setup import Setup
 from claw_core.model import IO, Command, Control, Exit, Signal
-from claw_core.tasks import persist
+from claw_core.tasks import persist, stop
 
 if TYPE_CHECKING:
     from claw_core.local.terminal import Terminal
@@ -114,7 +114,7 @@ async def _attend(
         await persist(leash.end(verdict))
         raise
     finally:
-        await persist(_stop([*outputs, *others, verdict]))
+        await persist(stop([*outputs, *others, verdict]))
     if report is None:
         raise SpentInstance(
             "the supervisor of the command has vanished, so how the command ended is unknown",
@@ -189,12 +189,3 @@ async def _control(
             leash.signal(message.number)
         else:
             await streams.resize(message)
-
-
-async def _stop(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # its failure has been raised already, or came after the end
