@@ -22,11 +22,22 @@ from claw_core.errors import (
     RuntimeFault,
     SpentInstance,
     TeardownFailed,
+    Unsupported,
     WardenUnavailable,
 )
 from claw_core.hookspecs import Runtime
 from claw_core.isolation import Isolation
-from claw_core.model import IO, Assessment, Command, Description, Exit, Instance, Refusal, Spec
+from claw_core.model import (
+    IO,
+    Assessment,
+    Command,
+    Description,
+    Exit,
+    Instance,
+    Refusal,
+    Resize,
+    Spec,
+)
 from claw_core.registry import Registry
 from claw_core.relay import Relay
 from claw_core.router import Router
@@ -125,6 +136,29 @@ def test_the_phases_come_in_order_and_the_entry_is_gone(model: Model, state: Pat
     assert model.calls == ["prepare", "start", "execute", "teardown"]
     assert model.existing == set()
     assert left(state) == []
+
+
+def test_a_terminal_is_passed_on_only_where_it_was_offered(model: Model) -> None:
+    asked: list[Command] = []
+
+    async def work(command: Command, io: IO) -> Exit:
+        asked.append(command)
+        return Exit(0)
+
+    model.work = work
+
+    async def main() -> None:
+        async with Opened(model) as opened, opened.session() as session:
+            with pytest.raises(Unsupported, match="without a terminal"):
+                await session.run(["x"], terminal=Resize(24, 80))
+            assert asked == []
+        model.assessment = Assessment(Isolation.SANDBOX, dies_with_owner=True, terminal=True)
+        async with Opened(model) as opened, opened.session() as session:
+            await session.run(["x"], terminal=Resize(24, 80))
+            await session.run(["y"])
+
+    asyncio.run(main())
+    assert [command.terminal for command in asked] == [Resize(24, 80), None]
 
 
 @pytest.mark.parametrize("hook", ["prepare", "start", "execute"])

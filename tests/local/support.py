@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from claw_core.host import Host
 from claw_core.local.runtime import LocalRuntime
-from claw_core.model import IO, Command, Control, Exit, Instance, Mount, Resources, Spec
+from claw_core.model import IO, Command, Control, Exit, Instance, Mount, Resize, Resources, Spec
 from cli.support import DAEMONS as DAEMONS
 from cli.support import eventually as eventually
 
@@ -108,10 +108,11 @@ class Session:
         workdir: str | None = None,
         output: Output | None = None,
         control: AsyncIterator[Control] | None = None,
+        terminal: Resize | None = None,
     ) -> tuple[Exit, str]:
         """Run a command and return its end, and its standard output followed by its errors."""
         output = output or Output()
-        command = Command(argv, env or {}, workdir)
+        command = Command(argv, env or {}, workdir, terminal)
         ended = await self.backend.execute(self.instance, command, output.io(stdin, control))
         return ended, output.text + output.err.decode(errors="replace")
 

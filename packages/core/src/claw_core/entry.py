@@ -60,6 +60,11 @@ class Entry:
         return self.directory / f"{self.identity}.jsonl"
 
     @property
+    def socket(self) -> Path:
+        """Where its owner takes commands of others, while it does."""
+        return self.path.with_suffix(".sock")
+
+    @property
     def runtime(self) -> str | None:
         """Name of its runtime, where known."""
         return self.intent.runtime if self.intent else None

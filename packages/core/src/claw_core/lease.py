@@ -58,6 +58,11 @@ class Lease:
         return self.intent.name
 
     @property
+    def socket(self) -> Path:
+        """Where the owner may take commands of others; `release` removes it."""
+        return self._path.with_suffix(".sock")
+
+    @property
     def held(self) -> bool:
         """Whether this process still holds the lease."""
         return self._descriptor is not None and self._process == os.getpid()
@@ -133,6 +138,7 @@ class Lease:
         self._require()
         try:
             failpoints.hit(_PRE_RELEASE)
+            self.socket.unlink(missing_ok=True)
             self._path.with_suffix(".op").unlink(missing_ok=True)
             failpoints.hit(_POST_UNLINK_OP)
             self._path.unlink(missing_ok=True)

@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 _SUFFIX: Final = ".jsonl"
+_BESIDE: Final = (".op", ".sock")
+"""What may lie beside an entry, and belongs to it."""
 _POST_INTENT = failpoints.declare("ledger.post-intent", "the intent is written, not durable")
 _POST_SYNC = failpoints.declare("ledger.post-sync", "the intent's bytes are durable")
 _POST_PREALLOCATE = failpoints.declare("ledger.post-preallocate", "space for hints is reserved")
@@ -138,7 +140,7 @@ class Ledger:
                         entry = self._look(folder, name, now)
                         if entry is not None:
                             entries.append(entry)
-                    elif sweep and (name.startswith(".tmp-") or name.endswith(".op")):
+                    elif sweep and (name.startswith(".tmp-") or name.endswith(_BESIDE)):
                         self._sweep(name)
             finally:
                 lifeline.close(folder)
@@ -222,12 +224,15 @@ class Ledger:
         )
 
     def _sweep(self, name: str) -> None:
-        """Remove a temporary file whose writer is dead, or an op-lock that outlived its entry."""
+        """Remove a temporary file whose writer is dead, or what has outlived its entry."""
         path = self.directory / name
-        # An entry exists before its op-lock is created, so no entry now means no entry any more.
-        if name.endswith(".op") and path.with_suffix(".jsonl").exists():
+        # An entry exists before anything beside it, so no entry now means no entry any more.
+        if name.endswith(_BESIDE) and path.with_suffix(_SUFFIX).exists():
             return
         with contextlib.suppress(OSError):
+            if name.endswith(".sock"):
+                path.unlink()  # not a file, so nobody could have locked it
+                return
             descriptor = locks.lock_existing(path)
             if descriptor is not None:
                 locks.discard(path, descriptor)

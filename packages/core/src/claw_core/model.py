@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
+from claw_core.errors import ConfigError
 from claw_core.isolation import Axes, Isolation
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Assessment:
         dies_with_owner: whether the instance ends by itself when its owner dies, so that no warden
             is needed.
         notes: what the user should know about this choice.
+        terminal: whether commands can be given a terminal.
     """
 
     isolation: Isolation
@@ -142,6 +144,7 @@ class Assessment:
     settle: float = 0.0
     dies_with_owner: bool = False
     notes: tuple[str, ...] = ()
+    terminal: bool = False
 
 
 @attrs.frozen
@@ -159,6 +162,25 @@ class Instance:
     host: Host = attrs.field(repr=False, eq=False)
 
 
+def _fits(owner: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 0 <= value <= 0xFFFF:
+        raise ConfigError(
+            f"no terminal has {value} {attribute.name}", remedy="give a number from 0 to 65535"
+        )
+
+
+@attrs.frozen
+class Resize:
+    """The size of a terminal, in characters; while a command runs, that it has changed.
+
+    Raises:
+        ConfigError: no terminal has that size.
+    """
+
+    rows: int = attrs.field(validator=_fits)
+    columns: int = attrs.field(validator=_fits)
+
+
 @attrs.frozen
 class Command:
     """A command to run inside an instance.
@@ -167,11 +189,14 @@ class Command:
         argv: program and arguments; the program is looked up on the instance's PATH.
         env: environment on top of the spec's.
         workdir: directory to start in; None is the spec's.
+        terminal: size of the terminal that is its standard streams and controls it; what it writes
+            there comes as standard output. None gives it pipes.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     workdir: str | None = None
+    terminal: Resize | None = None
 
 
 @attrs.frozen
@@ -192,14 +217,6 @@ class Exit:
     def from_wait(cls, status: int) -> Exit:
         """Translate a return code as `subprocess` gives it: negative for signals."""
         return cls(128 - status, signal=-status) if status < 0 else cls(status)
-
-
-@attrs.frozen
-class Resize:
-    """The caller's terminal has a new size, in characters."""
-
-    rows: int
-    columns: int
 
 
 @attrs.frozen

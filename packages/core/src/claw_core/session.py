@@ -16,15 +16,17 @@ import attrs
 
 from claw_core import events
 from claw_core.deadline import CommandDeadline
+from claw_core.endpoint import Endpoint
 from claw_core.errors import (
     ClawError,
     ConfigError,
     DeadlineExceeded,
     SpentInstance,
     TeardownFailed,
+    Unsupported,
 )
 from claw_core.host import Host
-from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Sink, Spec
+from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
@@ -72,6 +74,7 @@ class Session:
     _lease: Lease | None = attrs.field(init=False, default=None)
     _created: bool = attrs.field(init=False, default=False)
     _spent: bool = attrs.field(init=False, default=False)
+    _endpoint: Endpoint | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.record = Record(self._intent.name, self.spec.group, self.route, time.time())
@@ -93,6 +96,7 @@ class Session:
             )
             await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
             self._created = True
+            self._listen(self._lease)
             self._lease.mark("running")
         except BaseException as error:
             await self._end(error)
@@ -119,6 +123,8 @@ class Session:
         workdir: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
+        terminal: Resize | None = None,
+        recorded: bool = True,
     ) -> Exit:
         """Run a command to its end and return how it ended; its own failure is no exception.
 
@@ -127,13 +133,17 @@ class Session:
             stdin: what the command reads; None is an empty input.
             stdout: awaited for every chunk; None drops it.
             stderr: the same for standard error.
-            control: signals for the command while it runs.
+            control: signals for the command, and new sizes of its terminal, while it runs.
             env: environment on top of the session's.
             workdir: directory to start in.
             timeout: seconds until it is stopped; None is what is configured.
             idle_timeout: seconds without output until it is stopped; None is what is configured.
+            terminal: size of the terminal to give it; everything that it writes there comes as
+                standard output. None gives it pipes.
+            recorded: whether the record of the session shall tell of it.
 
         Raises:
+            Unsupported: the runtime has no terminals; nothing was run.
             DeadlineExceeded: one of the two deadlines passed; the command was stopped.
             SpentInstance: the command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
@@ -147,6 +157,13 @@ class Session:
                     "a NUL byte in an argument or in the environment",
                     remedy="pass binary data by standard input or by upload",
                 )
+        if terminal is not None and not self.route.assessment.terminal:
+            raise Unsupported(
+                f"{self.relay.name} cannot give a command a terminal",
+                phase="execute",
+                instance=self.name,
+                remedy="run it without a terminal, or choose a runtime that has them",
+            )
         started = time.monotonic()
         configured = self.route.merged.settings
         deadline = CommandDeadline(
@@ -162,10 +179,12 @@ class Session:
         )
         try:
             async with deadline.watch():
-                self.record.exit = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir), io
+                ended = await self.relay.execute(
+                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
                 )
-                return self.record.exit
+                if recorded:
+                    self.record.exit = ended
+                return ended
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
             raise
@@ -177,7 +196,8 @@ class Session:
                 raise broken[0] from None  # the caller's own stream failed, not the runtime
             raise
         finally:
-            self._spend("execute", started)
+            if recorded:
+                self._spend("execute", started)
 
     async def upload(self, source: Path, target: str) -> None:
         """Copy a file or directory of the host to exactly the path `target` inside the instance.
@@ -231,6 +251,14 @@ class Session:
 
     def _acquire(self) -> None:
         self._lease = self._ledger.acquire(self._intent)
+
+    def _listen(self, lease: Lease) -> None:
+        """Take the commands of `claw exec`; a run that cannot goes on without."""
+        try:
+            self._endpoint = Endpoint.open(lease.socket, self)
+        except OSError as error:
+            text = f"`claw exec` cannot reach {self.name}: {error.strerror or error}"
+            self._listener(events.Notice(text))
 
     def _usable(self) -> Instance:
         if self._instance is None or self.record.teardown != "pending":
@@ -288,6 +316,8 @@ class Session:
             self.record.teardown = "gone"
             return
         lease.mark("stopping")
+        if self._endpoint is not None:
+            await self._endpoint.close()
         outcome = await destroy(
             self.relay,
             self._instance,

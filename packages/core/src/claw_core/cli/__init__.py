@@ -11,6 +11,8 @@ from claw_core._version import __version__
 
 COMMANDS: Final[dict[str, str]] = {
     "run": "Run a command in an isolated, disposable instance.",
+    "shell": "Run an interactive shell in a new instance.",
+    "exec": "Run one more command in an instance that is running.",
     "explain": "Say what would run for a group, and why.",
     "ps": "List the instances that exist or may exist.",
     "reap": "Tear down what dead owners left behind.",

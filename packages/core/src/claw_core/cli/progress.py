@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 from claw_core import events
 from claw_core.cli.render import say
@@ -54,6 +56,16 @@ class ProgressLine:
                 self._show(f"{runtime}: {text}")
             case events.PhaseEnded():
                 self._show("")
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """Say nothing for the length of the block: the terminal belongs to a command."""
+        self._show("")
+        quiet, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = quiet
 
     def close(self) -> None:
         """Take the line away and stop painting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 import signal
 import sys
@@ -93,6 +94,7 @@ class Options:
     timeout: float | None
     idle_timeout: float | None
     workdir: str | None
+    tty: bool
     json: bool
     quiet: bool
     verbose: bool
@@ -101,8 +103,13 @@ class Options:
         """Refuse early what would otherwise fail after the command has run.
 
         Raises:
-            ConfigError: a path does not exist, or a download has no place to go.
+            ConfigError: a path does not exist, a download has no place to go, or there is no
+                terminal.
         """
+        if self.tty:
+            from claw_core.cli import terminal  # most runs have none
+
+            terminal.require(json=self.json)
         for source, _ in self.uploads:
             if not os.path.lexists(source):
                 raise ConfigError(
@@ -208,6 +215,7 @@ class Options:
     metavar="FILE",
     help="Append every event to a file, one JSON object a line.",
 )
+@click.option("-t", "--tty", is_flag=True, help="Give the command your terminal.")
 @click.option("--json", is_flag=True, help="Write one JSON document with streams and outcome.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every phase and its duration.")
@@ -275,7 +283,12 @@ async def _run(options: Options) -> int:
             record = session.record
             for source, target in options.uploads:
                 await session.upload(Path(source), target)
-            await session.run(
+            run = session.run
+            if options.tty:
+                from claw_core.cli import terminal
+
+                run = functools.partial(terminal.run, session, progress)
+            await run(
                 options.command,
                 stdin=Reader(0).chunks(),
                 stdout=stdout,

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from claw_core.cli.render import say
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_open: list[Callable[[], None]] = []
+"""What must be undone even by a claw that exits at once."""
 
 
 class Ladder:
@@ -21,8 +23,9 @@ class Ladder:
     the lease and the lifeline.
     """
 
-    def __init__(self, task: asyncio.Task[int]) -> None:
+    def __init__(self, task: asyncio.Task[int], waiting: str) -> None:
         self._task = task
+        self._waiting = waiting
         self.received: list[int] = []
 
     def take(self, number: int) -> None:
@@ -31,8 +34,10 @@ class Ladder:
         if len(self.received) == 1:
             self._task.cancel()
         elif len(self.received) == 2:
-            say("still tearing down; once more hands it over to the warden")
+            say(self._waiting)
         else:
+            for undo in reversed(_open):
+                undo()
             os._exit(self.exit_code)  # a clean-up handler could block; the warden needs none
 
     @property
@@ -42,10 +47,24 @@ class Ladder:
 
 
 @contextlib.contextmanager
-def ladder(task: asyncio.Task[int]) -> Iterator[Ladder]:
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo something at the end of the block, also where the last signal ends claw within it."""
+    _open.append(undo)
+    try:
+        yield
+    finally:
+        _open.remove(undo)
+        undo()
+
+
+@contextlib.contextmanager
+def ladder(
+    task: asyncio.Task[int],
+    waiting: str = "still tearing down; once more hands it over to the warden",
+) -> Iterator[Ladder]:
     """Watch the signals for the length of the block; only the command line ever does this."""
     loop = asyncio.get_running_loop()
-    steps = Ladder(task)
+    steps = Ladder(task, waiting)
     for number in WATCHED:
         # A signal that the caller ignores (nohup) stays ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:

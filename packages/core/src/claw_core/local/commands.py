@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from claw_core.descriptors import Pump, close
 from claw_core.errors import ConfigError, RuntimeFault, SpentInstance
-from claw_core.local.descriptors import Owned, Pump, close, feed
 from claw_core.local.launch import Launched
 from claw_core.local.leash import Leash
+from claw_core.local.pipes import Pipes
 from claw_core.local.setup import Setup
 from claw_core.model import IO, Command, Control, Exit, Signal
-from claw_core.tasks import persist
+from claw_core.tasks import persist, stop
 
-PIPE_SIZE = 1 << 20
-"""Bytes that a stream may hold, where the kernel allows it."""
+if TYPE_CHECKING:
+    from claw_core.local.terminal import Terminal
+
 LINGER = 0.1
 """Seconds for which a stream that others still hold open may be silent after the command's end."""
 
@@ -44,12 +45,15 @@ def request_for(command: Command, workdir: str) -> dict[str, Any]:
         if "\0" in text:
             raise ConfigError("an argument contains a NUL character, which no program can receive")
     check_environment(command.env.items())
-    return {
+    request: dict[str, Any] = {
         "action": "run",
         "argv": list(command.argv),
         "env": dict(command.env),
         "workdir": workdir,
     }
+    if command.terminal is not None:
+        request["terminal"] = [command.terminal.rows, command.terminal.columns]
+    return request
 
 
 def check_environment(variables: Iterable[tuple[str, str]]) -> None:
@@ -76,36 +80,41 @@ async def run(launched: Launched, setup: Setup, request: dict[str, Any], io: IO)
     """
     try:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            stdin, feeding = _pipe(setup, theirs, ours, host_writes=True)
-            stdout_from, stdout = _pipe(setup, ours, theirs)
-            stderr_from, stderr = _pipe(setup, ours, theirs)
+            streams: Pipes | Terminal
+            if "terminal" in request:
+                from claw_core.local.terminal import Terminal  # most commands have none
+
+                streams = Terminal(io, ours, theirs)
+            else:
+                streams = Pipes(setup, io, ours, theirs)
             ours_end, end = socket.socketpair()
             leash = Leash(ours.enter_context(ours_end))
             theirs.enter_context(end)
-            await launched.send(request, (stdin.number, stdout.number, stderr.number), end.fileno())
+            await launched.send(request, streams.passed, end.fileno())
             theirs.close()  # or the ends of the streams would never be seen
-            pumps = [Pump(stdout_from.number, io.stdout), Pump(stderr_from.number, io.stderr)]
-            return await _attend(leash, pumps, feeding, io)
+            return await _attend(leash, streams, io.control)
     finally:
         await close(io.stdin)
 
 
-async def _attend(leash: Leash, pumps: list[Pump], feeding: Owned, io: IO) -> Report:
-    outputs = [asyncio.create_task(pump.run()) for pump in pumps]
-    others = [asyncio.create_task(feed(feeding, io.stdin))]
-    if io.control is not None:
-        others.append(asyncio.create_task(_control(leash, io.control)))
+async def _attend(
+    leash: Leash, streams: Pipes | Terminal, control: AsyncIterator[Control] | None
+) -> Report:
+    outputs = [asyncio.create_task(pump.run()) for pump in streams.pumps]
+    others = [asyncio.create_task(streams.feed())]
+    if control is not None:
+        others.append(asyncio.create_task(_control(leash, streams, control)))
     verdict = asyncio.create_task(leash.line())
     try:
         await _until_done(verdict, [*outputs, *others])
-        await _drain(pumps, outputs)
+        await _drain(streams.pumps, outputs)
         report = verdict.result()
         leash.release()
     except BaseException:
         await persist(leash.end(verdict))
         raise
     finally:
-        await persist(_stop([*outputs, *others, verdict]))
+        await persist(stop([*outputs, *others, verdict]))
     if report is None:
         raise SpentInstance(
             "the supervisor of the command has vanished, so how the command ended is unknown",
@@ -159,7 +168,7 @@ async def _until_done(
                 task.result()
 
 
-async def _drain(pumps: list[Pump], tasks: list[asyncio.Task[None]]) -> None:
+async def _drain(pumps: Sequence[Pump], tasks: list[asyncio.Task[None]]) -> None:
     """Deliver what was written before the end; do not wait for those who were left behind."""
     while not all(task.done() for task in tasks):
         before = [pump.moved for pump in pumps]
@@ -172,38 +181,11 @@ async def _drain(pumps: list[Pump], tasks: list[asyncio.Task[None]]) -> None:
             task.result()
 
 
-async def _control(leash: Leash, control: AsyncIterator[Control]) -> None:
+async def _control(
+    leash: Leash, streams: Pipes | Terminal, control: AsyncIterator[Control]
+) -> None:
     async for message in control:
         if isinstance(message, Signal):
             leash.signal(message.number)
-
-
-async def _stop(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # its failure has been raised already, or came after the end
-
-
-def _pipe(
-    setup: Setup,
-    reader: contextlib.ExitStack,
-    writer: contextlib.ExitStack,
-    *,
-    host_writes: bool = False,
-) -> tuple[Owned, Owned]:
-    """A pipe whose ends are closed by two stacks; the host's end never blocks.
-
-    The payload may also open its end by name, as /dev/stdout.
-    """
-    reading, writing = os.pipe()
-    reader.callback((reading_end := Owned(reading)).close)
-    writer.callback((writing_end := Owned(writing)).close)
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    if setup.become:
-        os.fchown(writing, setup.uid, setup.gid)
-    os.set_blocking(writing if host_writes else reading, False)
-    return reading_end, writing_end
+        else:
+            await streams.resize(message)

@@ -14,7 +14,8 @@ from claw_core.local.payload import Confinement, report_failure
 from claw_core.local.processes import end_descendants, reap_children
 
 DESCRIPTORS = 5
-"""What comes with a request: the request itself, stdin, stdout, stderr, and the leash."""
+"""At most what comes with a request: itself, the streams (or a way back for the terminal that the
+command shall have), and the leash."""
 
 
 def orphaned(control: socket.socket) -> bool:

@@ -9,16 +9,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
 from claw_core import failpoints, lifeline
+from claw_core.descriptors import Owned, feed, readable, writable
 from claw_core.errors import RuntimeFault
 from claw_core.local.cgroup import Cgroup
-from claw_core.local.descriptors import Owned, feed, readable, writable
 from claw_core.local.setup import Setup
 from claw_core.tasks import in_thread, persist
 
@@ -113,9 +113,7 @@ class Launched:
             error.errno = message.get("errno")
             raise error
 
-    async def send(
-        self, request: dict[str, Any], streams: tuple[int, int, int], leash: int
-    ) -> None:
+    async def send(self, request: dict[str, Any], streams: Sequence[int], leash: int) -> None:
         """Hand a command over; the descriptors are duplicated, the caller closes its own.
 
         Raises:

@@ -10,7 +10,8 @@ import platform
 import resource
 import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from fcntl import ioctl
 from typing import Any, Final, NoReturn
 
 from claw_core.local import kernel, landlock, seccomp, transfer
@@ -26,6 +27,7 @@ SYSTEM_READABLE = (
 
 _SUPERVISOR: Final = 0x7FEDCBA9
 """Stands in the filter for a pid that is known only after the fork; no pid is that large."""
+_TIOCSCTTY: Final = 0x540E
 
 
 class Confinement:
@@ -150,13 +152,23 @@ def _close_all_but(kept: Collection[int]) -> None:
 def start(
     confine: Confinement,
     wanted: dict[str, Any],
-    streams: tuple[int, int, int],
+    streams: Sequence[int],
     leash: socket.socket,
 ) -> NoReturn:
-    """Become the command; what prevents it goes up the leash. Never returns."""
+    """Become the command; what prevents it goes up the leash. Never returns.
+
+    Args:
+        confine: what holds it.
+        wanted: the request.
+        streams: the three standard streams, or the terminal that is all of them.
+        leash: the way up.
+    """
     stage, up = "start", leash.fileno()
     try:
         os.setsid()
+        if "terminal" in wanted:
+            ioctl(streams[0], _TIOCSCTTY, 0)
+            streams = [*streams] * 3
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

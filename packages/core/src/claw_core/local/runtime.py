@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import sys
 import time
@@ -116,6 +117,8 @@ class LocalRuntime(Runtime):
             network=spec.network or "none",
             dies_with_owner=True,
             notes=tuple(notes),
+            # In a sandbox there are always some; guard takes the host's.
+            terminal=engine == "namespaces" or os.access("/dev/ptmx", os.R_OK | os.W_OK),
         )
 
     async def prepare(self, instance: Instance) -> None:

@@ -7,6 +7,8 @@ import os
 import select
 import signal
 import socket
+import struct
+from fcntl import ioctl
 from typing import Any, Final, NoReturn
 
 from claw_core.local import kernel
@@ -15,6 +17,7 @@ from claw_core.local.processes import end_descendants
 
 RELEASE: Final = 0
 """Comes down the leash instead of a signal: the command has ended, leave its children alone."""
+_TIOCSWINSZ: Final = 0x5414
 
 
 def run(confine: Confinement, descriptors: list[int]) -> NoReturn:
@@ -23,22 +26,26 @@ def run(confine: Confinement, descriptors: list[int]) -> NoReturn:
     Whatever the command leaves behind then goes to the first process. When the leash closes before
     that, every descendant is ended, and that is said.
     """
-    request, stdin, stdout, stderr, leash_descriptor = descriptors
+    request, *streams, leash_descriptor = descriptors
     leash = socket.socket(fileno=leash_descriptor)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     with open(request, "rb") as file:
         wanted: dict[str, Any] = json.loads(file.read())
     children, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    stage = "terminal"
     try:
+        if "terminal" in wanted:
+            streams = [_terminal(wanted["terminal"], *streams)]
+        stage = "start"
         payload = os.fork()
     except OSError as error:
-        leash.send(report_failure(error.errno or 0, "start", "no further process"))
+        leash.send(report_failure(error.errno or 0, stage, str(error)))
         os._exit(0)
     if payload == 0:
-        start(confine, wanted, (stdin, stdout, stderr), leash)
-    for descriptor in (stdin, stdout, stderr):
-        os.close(descriptor)
+        start(confine, wanted, streams, leash)
+    # Held until the command ends, a terminal can be left by all its processes and opened again.
+    held = streams if "terminal" in wanted else _close(streams)
     poll = select.poll()
     poll.register(leash, select.POLLIN)
     poll.register(children, select.POLLIN)
@@ -56,7 +63,25 @@ def run(confine: Confinement, descriptors: list[int]) -> NoReturn:
                 status = _collect(payload)
                 if status is not None:
                     ended = True
+                    held = _close(held)
                     _say(leash, {"ended": status})
+
+
+def _terminal(size: list[int], channel: int) -> int:
+    """Make a terminal in the instance's own file tree; its other end goes to the host."""
+    host, payload = os.openpty()
+    ioctl(payload, _TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    with socket.socket(fileno=channel) as there:
+        socket.send_fds(there, [b"\0"], [host])
+    os.close(host)
+    return payload
+
+
+def _close(descriptors: list[int]) -> list[int]:
+    """Close them, and return what is left: none."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return []
 
 
 def _receive(leash: socket.socket) -> bytes:

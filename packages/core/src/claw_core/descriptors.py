@@ -1,9 +1,10 @@
-"""Waits for plain descriptors, reads and writes them: with back-pressure, without threads."""
+"""Waits for plain descriptors, reads, writes and receives them: with back-pressure, no threads."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import attrs
@@ -73,7 +74,7 @@ class Pump:
         """Return at the end of the stream."""
         while True:
             try:
-                data = os.read(self.descriptor, CHUNK)
+                data = self.read()
             except BlockingIOError:
                 await readable(self.descriptor)
                 continue
@@ -86,6 +87,24 @@ class Pump:
             finally:
                 self.busy = False
 
+    def read(self) -> bytes:
+        """Read once; nothing is the end of the stream.
+
+        Raises:
+            BlockingIOError: there is nothing to read yet.
+        """
+        return os.read(self.descriptor, CHUNK)
+
+
+async def write(descriptor: int, data: bytes) -> None:
+    """Write all of it to a non-blocking descriptor."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            await writable(descriptor)
+
 
 async def feed(owned: Owned, chunks: AsyncIterator[bytes] | None) -> None:
     """Write everything and close; a reader that is gone ends it, as the reader wanted."""
@@ -93,12 +112,7 @@ async def feed(owned: Owned, chunks: AsyncIterator[bytes] | None) -> None:
         if chunks is None:
             return
         async for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                try:
-                    view = view[os.write(owned.number, view) :]
-                except BlockingIOError:
-                    await writable(owned.number)
+            await write(owned.number, chunk)
     except BrokenPipeError:
         return
     finally:
@@ -110,3 +124,27 @@ async def close(chunks: object) -> None:
     aclose = getattr(chunks, "aclose", None)
     if aclose is not None:
         await aclose()
+
+
+def receive(channel: socket.socket, limit: int) -> tuple[bytes, list[int]]:
+    """Receive bytes and the descriptors that come with them, which no child inherits.
+
+    Args:
+        channel: a Unix socket.
+        limit: number of descriptors that are taken.
+
+    Raises:
+        OSError: nothing can be received, or not yet.
+    """
+    import array  # most programs receive none
+
+    room = socket.CMSG_SPACE(limit * array.array("i").itemsize)
+    # The standard library's recv_fds ignores its flags before Python 3.12.
+    data, ancillary, _, _ = channel.recvmsg(CHUNK, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+    for descriptor in received:
+        os.set_inheritable(descriptor, False)
+    return data, list(received)
