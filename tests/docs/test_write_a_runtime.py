@@ -47,6 +47,7 @@ def test_from_an_empty_directory_to_a_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", f"{source}:{site}")
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME")
     for command, expected in rest:
         done = subprocess.run(
             ["sh", "-c", command], cwd=project, capture_output=True, text=True, check=False
