@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claw_core.config.config import Config
-from claw_core.errors import ConfigError
+from claw_core.errors import ConfigError, Untrusted
 from claw_core.isolation import Isolation
 from claw_core.known import KNOWN
-from claw_core.trust import Asked, TrustStore, Untrusted, differences
+from claw_core.trust import Asked, TrustStore, differences
 
 FIRST: dict[str, Any] = {
     "runtime": "docker",

@@ -96,6 +96,10 @@ class ConfigProblems(ConfigError):
         return error
 
 
+class Untrusted(ConfigError):
+    """A group's file asks for more than its owner has accepted; nothing was started."""
+
+
 class PluginError(ClawError):
     """A plugin cannot be used; the message names it, its distribution and version."""
 

@@ -20,16 +20,12 @@ import attrs
 from claw_core import durable
 from claw_core.config.config import Group
 from claw_core.config.settings import Settings
-from claw_core.errors import ConfigError
+from claw_core.errors import ConfigError, Untrusted
 from claw_core.isolation import Isolation
 from claw_core.known import KNOWN, canonical
 from claw_core.statedir import unavailable
 
 VERSION: Final = 1
-
-
-class Untrusted(ConfigError):
-    """A group's file asks for more than the owner has accepted; nothing was started."""
 
 
 @attrs.frozen
