@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import urllib.parse
 
 import pytest
@@ -61,6 +62,14 @@ def test_events_come_without_values() -> None:
     listener(events.PhaseStarted("r", "i", "start"))
     assert "word" not in repr(seen)
     assert len(seen) == 4
+
+
+def test_logs_come_without_values(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("claw")
+    with Redactor({"A": "word"}).logging():
+        logger.error("a %s: %r", "failure", ValueError("word"))
+    logger.error("a word after it")
+    assert caplog.messages == ["a failure: ValueError('[secret A]')", "a word after it"]
 
 
 def test_errors_their_causes_and_their_groups_come_without_values() -> None:

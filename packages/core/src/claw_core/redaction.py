@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import urllib.parse
 from collections.abc import Iterator, Mapping
 
@@ -49,6 +50,21 @@ class Redactor:
             listener(event)
 
         return told
+
+    @contextlib.contextmanager
+    def logging(self) -> Iterator[None]:
+        """Keep the values out of what claw logs meanwhile, also where it was logged with `%r`."""
+
+        def hide(record: logging.LogRecord) -> bool:
+            record.msg, record.args = self(record.getMessage()), ()
+            return True
+
+        logger = logging.getLogger("claw")
+        logger.addFilter(hide)
+        try:
+            yield
+        finally:
+            logger.removeFilter(hide)
 
 
 @contextlib.contextmanager

@@ -95,12 +95,13 @@ class Router:
         if config.root is not None:
             observers = (*observers, *_installed_observers(config, listener))
         router = cls(ledger, Registry(observers, listener), config, redact, listener)
-        try:
-            if any(entry.reapable for entry in await in_thread(ledger.scan)):
-                (await router.warden()).request_reap()
-            yield router
-        finally:
-            await persist(router._close())
+        with redact.logging():
+            try:
+                if any(entry.reapable for entry in await in_thread(ledger.scan)):
+                    (await router.warden()).request_reap()
+                yield router
+            finally:
+                await persist(router._close())
 
     async def route(self, group: str | None = None, **asked: Any) -> Route:
         """Decide where a run would go, and start nothing.
