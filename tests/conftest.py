@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -48,7 +50,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A ledger of its own for every test, never the developer's."""
     directory = tmp_path_factory.mktemp("state")
     directory.chmod(0o700)
@@ -58,4 +62,6 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CONFIG_HOME", str(directory / "no-configuration"))
     for name in ("CLAW_FAILPOINT", "CLAW_CONFIG", "CLAW_ROOT", *ENVIRONMENT):
         monkeypatch.delenv(name, raising=False)
-    return directory
+    yield directory
+    # A waiter keeps trying what a test left behind on purpose, for as long as there is a ledger.
+    shutil.rmtree(directory, ignore_errors=True)
