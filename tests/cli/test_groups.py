@@ -240,7 +240,7 @@ def test_a_swap_between_check_and_use_never_shows_what_lies_outside(root: Path) 
     swapper = subprocess.Popen(["python3", "-c", swapping, str(allowed), str(outside)])
     seen = set()
     try:
-        for _ in range(25):
+        for _ in range(12):
             done = claw(
                 *("run", "-q", "--root", root, "--config", root / "claw.toml", "-g", "here"),
                 *("--", "cat", "/workspace/extra/data/file"),
