@@ -129,6 +129,7 @@ class Assessment:
             to light; 0 where creation ends with the process that asked for it.
         dies_with_owner: whether the instance ends by itself when its owner dies, so that no warden
             is needed.
+        terminal: whether a command can have a terminal.
         notes: what the user should know about this choice.
     """
 
@@ -138,6 +139,7 @@ class Assessment:
     slots: tuple[str, ...] = ()
     settle: float = 0.0
     dies_with_owner: bool = False
+    terminal: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -164,11 +166,13 @@ class Command:
         argv: program and arguments; the program is looked up on the instance's PATH.
         env: environment on top of the spec's.
         workdir: directory to start in; None is the spec's.
+        terminal: size of the terminal that the command gets, or None: it gets three streams.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     workdir: str | None = None
+    terminal: Resize | None = None
 
 
 @attrs.frozen
