@@ -1,0 +1,254 @@
+"""The `docker` runtime: an instance is a container of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from claw_core import failpoints
+from claw_core.errors import ClawError, ConfigError, RuntimeFault
+from claw_core.hookspecs import Runtime
+from claw_core.model import (
+    IO,
+    Assessment,
+    Command,
+    Description,
+    Exit,
+    Instance,
+    Refusal,
+    Sink,
+    SnapshotTarget,
+    Spec,
+)
+from claw_core.tasks import persist
+from claw_runtime_docker import assessing, fence, images
+from claw_runtime_docker.commands import Place, Running
+from claw_runtime_docker.connection import Connection
+from claw_runtime_docker.container import HOME, create_body
+from claw_runtime_docker.endpoint import Endpoint, resolve
+from claw_runtime_docker.engine import Engine
+from claw_runtime_docker.errors import EngineBroken, EngineError
+from claw_runtime_docker.settings import Settings
+from claw_runtime_docker.starting import begin
+
+_ENDPOINT: Final = "endpoint"
+
+_PRE_CREATE = failpoints.declare("docker.pre-create", "the container is about to be created")
+_POST_CREATE = failpoints.declare("docker.post-create", "the container exists, not started")
+_PRE_START = failpoints.declare("docker.pre-start", "its standard input is held, not started")
+_POST_START = failpoints.declare("docker.post-start", "it takes commands")
+_PRE_DELETE = failpoints.declare("docker.pre-delete", "the container is about to be removed")
+_POST_DELETE = failpoints.declare("docker.removed", "the container is removed by its owner")
+
+
+@attrs.define(eq=False)
+class _Live:
+    """What this process knows about an instance of its own.
+
+    Attributes:
+        engine: where it is.
+        token: what ends the secrets that its keeper is told.
+        unknown: whether its creation was asked for without an answer.
+        held: the dead-man's switch.
+        place: where commands run, once it takes some.
+    """
+
+    engine: Engine
+    token: str
+    unknown: bool = True
+    held: Connection | None = None
+    place: Place | None = None
+
+
+class DockerRuntime(Runtime):
+    """Containers of an engine that speaks Docker's API.
+
+    Args:
+        settings: see `Settings`.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self._settings = Settings.parse(settings)
+        self._live: dict[str, _Live] = {}
+        self._engines: dict[Endpoint, Engine] = {}
+
+    async def describe(self) -> Description:
+        """Say which engine answers, and what it can isolate at best."""
+        try:
+            engine = self._engine()
+            info = await engine.call("GET", "/info")
+        except ClawError as error:
+            return Description(False, reason=error.message, remedy=error.remedy)
+        return Description(
+            True,
+            str(info.get("ServerVersion")),
+            f"{'Podman' if engine.podman else 'Docker'} at {engine.endpoint}",
+            isolation=assessing.level(info, self._settings),
+            axes=assessing.axes(info, Spec(network="none")),
+        )
+
+    async def assess(self, spec: Spec) -> Assessment | Refusal:
+        """Say what a container of this engine gives for the spec."""
+        return await assessing.assess(self._engine(), self._settings, spec)
+
+    async def prepare(self, instance: Instance) -> None:
+        """Create the container, after its image was pulled where that is missing."""
+        engine = self._engine()
+        image = assessing.image_of(instance.spec, self._settings)
+        if image is None:
+            raise ConfigError("no image is named", remedy="name one with --image")
+        info = await engine.call("GET", "/info")
+        if not await images.present(engine, image):
+            await images.pull(engine, image, instance.host.progress)
+        # A fresh process must look for the container where it was created.
+        await instance.host.record(_ENDPOINT, str(engine.endpoint))
+        live = self._live[instance.name] = _Live(engine, secrets.token_hex(16))
+        recursive = tuple(int(n) for n in (await engine.version()).split(".")) >= (1, 44)
+        body = create_body(
+            instance,
+            self._settings,
+            image,
+            live.token,
+            recursive=recursive and not engine.podman,
+            init=bool(info.get("InitBinary")),
+        )
+        failpoints.hit(_PRE_CREATE)
+        await persist(_create(live, instance.name, body))
+        failpoints.hit(_POST_CREATE)
+
+    async def start(self, instance: Instance) -> None:
+        """Start the container, whose life from now on hangs on a socket of this process."""
+        live = self._living(instance)
+        secret = {name: instance.host.secret(name) for name in instance.spec.secrets}
+        live.held = await live.engine.hijack(
+            f"/containers/{instance.name}/attach",
+            {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1},
+        )
+        failpoints.hit(_PRE_START)
+        keeper = await begin(live.engine, live.held, instance.name, live.token, secret)
+        live.place = Place(live.engine, instance.name, keeper)
+        failpoints.hit(_POST_START)
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        """Run a command in the container; see the contract."""
+        place = self._living(instance).place
+        if place is None:
+            raise RuntimeFault("the instance was not started", remedy="open a session of its own")
+        return await Running(place, command).run(instance.spec, io)
+
+    async def upload(self, instance: Instance, archive: AsyncIterator[bytes], target: str) -> None:
+        """Unpack with the instance's `tar`: an engine's own copying does not reach its memory."""
+        program = 'mkdir -p -- "$1" && exec tar -x -o -f - -C "$1"'
+        command = Command(("sh", "-c", program, "sh", target), workdir=HOME)
+        await self._transfer(instance, command, IO(archive, _drop, _drop), f"unpack into {target}")
+
+    async def download(self, instance: Instance, source: str, sink: Sink) -> None:
+        """Pack with the instance's `tar`: an engine's own copying does not reach its memory."""
+        parent, slash, name = source.rstrip("/").rpartition("/")
+        argv = ("tar", "-c", "-f", "-", "-C", parent or slash or ".", "--", name)
+        await self._transfer(
+            instance, Command(argv, workdir=HOME), IO(None, sink, _drop), f"pack {source}"
+        )
+
+    async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
+        """Commit the container to an image; secrets, which lie in memory, are not in it."""
+        engine = self._living(instance).engine
+        image = assessing.image_of(instance.spec, self._settings) or ""
+        name = await images.commit(engine, instance.name, image, target)
+        changed = await images.changes(engine, instance.name)
+        instance.host.progress(f"{name}: {len(changed)} paths differ from {image}")
+        return name
+
+    async def changes(self, instance: Instance) -> list[str]:
+        """Return what differs from the image, as lines such as `A /etc/new`."""
+        return await images.changes(self._living(instance).engine, instance.name)
+
+    async def teardown(self, instance: Instance) -> None:
+        """Remove the container, and keep one whose creation is under way from coming."""
+        live = self._live.get(instance.name)
+        recorded = instance.host.facts.get(_ENDPOINT)
+        engine = live.engine if live else self._engine(recorded)
+        failpoints.hit(_PRE_DELETE)
+        # Before the endpoint was recorded nothing was asked for, so nothing can be under way.
+        if live.unknown if live else recorded is not None:
+            image = assessing.image_of(instance.spec, self._settings)
+            await fence.fence(engine, instance.name, image)
+        else:
+            await fence.remove(engine, instance.name)
+        failpoints.hit(_POST_DELETE)
+        if live is not None and live.held is not None:
+            live.held.close()
+        self._live.pop(instance.name, None)
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        """The engine's own listing of all containers in every state, by name."""
+        engines = tuple(self._engines.values()) or (self._engine(),)
+        found = await asyncio.gather(*(_names(engine, install) for engine in engines))
+        return frozenset().union(*found)
+
+    def _engine(self, address: str | None = None) -> Engine:
+        """The engine at an address that was recorded, or else the one that the settings name."""
+        if address is not None:
+            endpoint = Endpoint.parse(address, "the ledger")
+        else:
+            endpoint = resolve(self._settings.host, self._settings.context, os.environ)
+        return self._engines.setdefault(endpoint, Engine(endpoint))
+
+    def _living(self, instance: Instance) -> _Live:
+        try:
+            return self._live[instance.name]
+        except KeyError:
+            raise RuntimeFault(
+                "the instance was not made by this process", remedy="open a session of its own"
+            ) from None
+
+    async def _transfer(self, instance: Instance, command: Command, io: IO, what: str) -> None:
+        errors = bytearray()
+
+        async def keep(data: bytes) -> None:
+            errors.extend(data[: max(0, 4096 - len(errors))])
+
+        ended = await self.execute(instance, command, attrs.evolve(io, stderr=keep))
+        if ended.code:
+            said = errors.decode(errors="replace").strip()
+            raise RuntimeFault(
+                f"cannot {what} in the instance: {ended.reason or said or f'code {ended.code}'}",
+                remedy="check the path; the image needs `tar`, and may be read-only there",
+            )
+
+
+async def _create(live: _Live, name: str, body: dict[str, Any]) -> None:
+    """Create a container; its answer is always awaited, so that what is there is known."""
+    try:
+        await live.engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
+    except EngineError as error:
+        live.unknown = fence.taken(error)
+        remedy = "see the engine's log"
+        if error.status == 404:
+            remedy = f"docker pull {body['Image']}"
+        raise RuntimeFault(f"cannot create the container: {error.said}", remedy=remedy) from error
+    live.unknown = False
+
+
+async def _names(engine: Engine, install: str) -> frozenset[str]:
+    prefix = f"claw-{install}-"
+    filters = json.dumps({"name": [prefix]})
+    found = await engine.call("GET", "/containers/json", {"all": 1, "filters": filters})
+    if not isinstance(found, list):
+        raise EngineBroken(f"the engine at {engine.endpoint} gave no listing")
+    names = (name.lstrip("/") for one in found for name in one.get("Names") or ())
+    return frozenset(name for name in names if name.startswith(prefix))
+
+
+async def _drop(data: bytes) -> None:
+    """Nobody asked for this output."""
