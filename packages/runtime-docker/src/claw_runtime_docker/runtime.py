@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -31,13 +30,11 @@ from claw_runtime_docker import assessing, fence, images
 from claw_runtime_docker.commands import Place, Running
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, create_body
-from claw_runtime_docker.endpoint import Endpoint, resolve
+from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import EngineBroken, EngineError
 from claw_runtime_docker.settings import Settings
 from claw_runtime_docker.starting import begin
-
-_ENDPOINT: Final = "endpoint"
 
 _PRE_CREATE = failpoints.declare("docker.pre-create", "the container is about to be created")
 _POST_CREATE = failpoints.declare("docker.post-create", "the container exists, not started")
@@ -52,14 +49,12 @@ class _Live:
     """What this process knows about an instance of its own.
 
     Attributes:
-        engine: where it is.
         token: what ends the secrets that its keeper is told.
         unknown: whether its creation was asked for without an answer.
         held: the dead-man's switch.
         place: where commands run, once it takes some.
     """
 
-    engine: Engine
     token: str
     unknown: bool = True
     held: Connection | None = None
@@ -77,10 +72,19 @@ class DockerRuntime(Runtime):
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        super().__init__(settings)
         self._settings = Settings.parse(settings)
         self._live: dict[str, _Live] = {}
-        self._engines: dict[Endpoint, Engine] = {}
+        self._found: Engine | ConfigError
+        try:
+            endpoint = resolve(self._settings.host, self._settings.context, os.environ)
+        except ConfigError as error:  # told by whoever needs the engine, not by a listing
+            self._found = error
+        else:
+            self._found = Engine(endpoint)
+            # A reaper, in whatever environment, must look where the container was created.
+            settings = {key: value for key, value in settings.items() if key != "context"}
+            settings["host"] = str(endpoint)
+        super().__init__(settings)
 
     async def describe(self) -> Description:
         """Say which engine answers, and what it can isolate at best."""
@@ -110,9 +114,7 @@ class DockerRuntime(Runtime):
         info = await engine.call("GET", "/info")
         if not await images.present(engine, image):
             await images.pull(engine, image, instance.host.progress)
-        # A fresh process must look for the container where it was created.
-        await instance.host.record(_ENDPOINT, str(engine.endpoint))
-        live = self._live[instance.name] = _Live(engine, secrets.token_hex(16))
+        live = self._live[instance.name] = _Live(secrets.token_hex(16))
         recursive = tuple(int(n) for n in (await engine.version()).split(".")) >= (1, 44)
         body = create_body(
             instance,
@@ -123,20 +125,20 @@ class DockerRuntime(Runtime):
             init=bool(info.get("InitBinary")),
         )
         failpoints.hit(_PRE_CREATE)
-        await persist(_create(live, instance.name, body))
+        await persist(_create(engine, live, instance.name, body))
         failpoints.hit(_POST_CREATE)
 
     async def start(self, instance: Instance) -> None:
         """Start the container, whose life from now on hangs on a socket of this process."""
-        live = self._living(instance)
+        engine, live = self._engine(), self._living(instance)
         secret = {name: instance.host.secret(name) for name in instance.spec.secrets}
-        live.held = await live.engine.hijack(
+        live.held = await engine.hijack(
             f"/containers/{instance.name}/attach",
             {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1},
         )
         failpoints.hit(_PRE_START)
-        keeper = await begin(live.engine, live.held, instance.name, live.token, secret)
-        live.place = Place(live.engine, instance.name, keeper)
+        keeper = await begin(engine, live.held, instance.name, live.token, secret)
+        live.place = Place(engine, instance.name, keeper)
         failpoints.hit(_POST_START)
 
     async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
@@ -162,7 +164,7 @@ class DockerRuntime(Runtime):
 
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         """Commit the container to an image; secrets, which lie in memory, are not in it."""
-        engine = self._living(instance).engine
+        engine = self._engine()
         image = assessing.image_of(instance.spec, self._settings) or ""
         name = await images.commit(engine, instance.name, image, target)
         changed = await images.changes(engine, instance.name)
@@ -171,18 +173,17 @@ class DockerRuntime(Runtime):
 
     async def changes(self, instance: Instance) -> list[str]:
         """Return what differs from the image, as lines such as `A /etc/new`."""
-        return await images.changes(self._living(instance).engine, instance.name)
+        return await images.changes(self._engine(), instance.name)
 
     async def teardown(self, instance: Instance) -> None:
         """Remove the container, and keep one whose creation is under way from coming."""
         live = self._live.get(instance.name)
-        recorded = instance.host.facts.get(_ENDPOINT)
-        engine = live.engine if live else self._engine(recorded)
+        engine = self._engine()
         failpoints.hit(_PRE_DELETE)
-        # Before the endpoint was recorded nothing was asked for, so nothing can be under way.
-        if live.unknown if live else recorded is not None:
-            image = assessing.image_of(instance.spec, self._settings)
-            await fence.fence(engine, instance.name, image)
+        if live is None or live.unknown:
+            await fence.fence(
+                engine, instance.name, assessing.image_of(instance.spec, self._settings)
+            )
         else:
             await fence.remove(engine, instance.name)
         failpoints.hit(_POST_DELETE)
@@ -192,17 +193,19 @@ class DockerRuntime(Runtime):
 
     async def list_instances(self, install: str) -> frozenset[str]:
         """The engine's own listing of all containers in every state, by name."""
-        engines = tuple(self._engines.values()) or (self._engine(),)
-        found = await asyncio.gather(*(_names(engine, install) for engine in engines))
-        return frozenset().union(*found)
+        engine = self._engine()
+        prefix = f"claw-{install}-"
+        filters = json.dumps({"name": [prefix]})
+        found = await engine.call("GET", "/containers/json", {"all": 1, "filters": filters})
+        if not isinstance(found, list):
+            raise EngineBroken(f"the engine at {engine.endpoint} gave no listing")
+        names = (name.lstrip("/") for one in found for name in one.get("Names") or ())
+        return frozenset(name for name in names if name.startswith(prefix))
 
-    def _engine(self, address: str | None = None) -> Engine:
-        """The engine at an address that was recorded, or else the one that the settings name."""
-        if address is not None:
-            endpoint = Endpoint.parse(address, "the ledger")
-        else:
-            endpoint = resolve(self._settings.host, self._settings.context, os.environ)
-        return self._engines.setdefault(endpoint, Engine(endpoint))
+    def _engine(self) -> Engine:
+        if isinstance(self._found, ConfigError):
+            raise self._found
+        return self._found
 
     def _living(self, instance: Instance) -> _Live:
         try:
@@ -227,10 +230,10 @@ class DockerRuntime(Runtime):
             )
 
 
-async def _create(live: _Live, name: str, body: dict[str, Any]) -> None:
+async def _create(engine: Engine, live: _Live, name: str, body: dict[str, Any]) -> None:
     """Create a container; its answer is always awaited, so that what is there is known."""
     try:
-        await live.engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
+        await engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
     except EngineError as error:
         live.unknown = fence.taken(error)
         remedy = "see the engine's log"
@@ -238,16 +241,6 @@ async def _create(live: _Live, name: str, body: dict[str, Any]) -> None:
             remedy = f"docker pull {body['Image']}"
         raise RuntimeFault(f"cannot create the container: {error.said}", remedy=remedy) from error
     live.unknown = False
-
-
-async def _names(engine: Engine, install: str) -> frozenset[str]:
-    prefix = f"claw-{install}-"
-    filters = json.dumps({"name": [prefix]})
-    found = await engine.call("GET", "/containers/json", {"all": 1, "filters": filters})
-    if not isinstance(found, list):
-        raise EngineBroken(f"the engine at {engine.endpoint} gave no listing")
-    names = (name.lstrip("/") for one in found for name in one.get("Names") or ())
-    return frozenset(name for name in names if name.startswith(prefix))
 
 
 async def _drop(data: bytes) -> None:
