@@ -1,6 +1,8 @@
 """A private engine for tests: in namespaces of its own, and gone with whoever uses it.
 
-    python supervisor.py outer DIRECTORY [dockerd options]
+    python supervisor.py outer DIRECTORY [data=SIZE] [dockerd options]
+
+`data=SIZE` gives it a disk of that size.
 
 Users hold a shared lock on DIRECTORY/users. The outer process starts PID 1 of a new pid namespace.
 That ends as soon as nobody holds the lock any more, however its users end, and the kernel kills
@@ -28,7 +30,8 @@ def outer(directory: Path, options: list[str]) -> None:
     if os.fork():
         os._exit(0)
     group = f"claw-test-{directory.name}"
-    inner = [sys.executable, __file__, "inner", str(directory), f"--cgroup-parent=/{group}"]
+    options = [*options, f"--cgroup-parent=/{group}"]
+    inner = [sys.executable, __file__, "inner", str(directory)]
     argv = ["unshare", "-m", "-n", "-p", "--fork", "--kill-child=KILL", "--mount-proc", *inner]
     subprocess.run([*argv, *options], check=False)
     for place in sorted(CGROUPS.rglob(group), reverse=True):
@@ -42,6 +45,11 @@ def inner(directory: Path, options: list[str]) -> None:
     """PID 1: reaps, starts engines when told to, and exits with its last user."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+    if options[0].startswith("data="):
+        size = options.pop(0).removeprefix("data=")
+        (directory / "data").mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory / "data")]
+        subprocess.run(mount, check=True)
     engine = Engine(directory, options)
     engine.start()
     threading.Thread(target=engine.reap, daemon=True).start()

@@ -12,7 +12,7 @@ from claw_core.isolation import Axes, Extent, Isolation
 from claw_core.model import Assessment, Refusal, Spec
 from claw_runtime_docker import container, images
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineError
+from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.settings import Settings
 
 SETTLE: Final = 2.0
@@ -21,7 +21,6 @@ LEAST_MEMORY: Final = 6 << 20
 """Bytes below which engines refuse to create a container."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NOT_FOUND: Final = 404
 
 
 async def assess(engine: Engine, settings: Settings, spec: Spec) -> Assessment | Refusal:
@@ -94,7 +93,7 @@ async def _network(engine: Engine, spec: Spec) -> Refusal | None:
     try:
         await engine.call("GET", f"/networks/{name}")
     except EngineError as error:
-        if error.status != _NOT_FOUND:
+        if error.status != NOT_FOUND:
             raise
         return Refusal(f"the engine has no network {name}", "run with --network none")
     return None

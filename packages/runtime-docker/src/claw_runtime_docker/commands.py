@@ -18,13 +18,16 @@ from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, directory
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineError
+from claw_runtime_docker.errors import NOT_FOUND, EngineError
+from claw_runtime_docker.patience import answered
 from claw_runtime_docker.scripts import COMMAND, KILLER
 
 MARKER: Final = "CLAW_COMMAND"
 """Variable in the environment of every command: by it its descendants are found."""
 KILL_TIMEOUT: Final = 20.0
 """Seconds until a command that cannot be ended makes its instance spent."""
+LAST_TIMEOUT: Final = 5.0
+"""Seconds that the engine then has to kill its container."""
 
 _KILLED: Final = 137
 _LONGEST_LINE: Final = 4096
@@ -58,6 +61,7 @@ class Running:
     token: str = attrs.field(factory=lambda: secrets.token_hex(8))
     _id: str | None = attrs.field(init=False, default=None)
     _stream: Connection | None = attrs.field(init=False, default=None)
+    _over: bool = attrs.field(init=False, default=False)
     _pid: asyncio.Future[str] = attrs.field(
         init=False, factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -73,7 +77,7 @@ class Running:
             self.place.running.add(self.token)
         try:
             try:
-                await persist(self._start(spec, piped=io.stdin is not None))
+                await answered(self._start(spec, piped=io.stdin is not None))
                 assert self._stream is not None
                 problem = await self._attend(self._stream, io)
                 return await self._outcome(spec, problem)
@@ -175,9 +179,10 @@ class Running:
         """What the engine says about the end: the end of a stream alone is no success."""
         program = self.command.argv[0]
         try:
-            found = await self._ended()
+            found = await self._ended(self._id)
         except EngineError as error:
             raise self._vanished() from error
+        self._over = True
         code = found["ExitCode"]
         if problem == "workdir":
             where = self.command.workdir or directory(spec)
@@ -197,8 +202,8 @@ class Running:
             )
         return Exit(int(code) & 0xFF)
 
-    async def _ended(self) -> Any:
-        """Wait until the engine says that the command has ended, and return what it says.
+    async def _ended(self, execution: str | None) -> Any:
+        """Wait until the engine says that a command has ended, and return what it says.
 
         Raises:
             RuntimeFault: it does not say so in time.
@@ -206,7 +211,7 @@ class Running:
         until = time.monotonic() + KILL_TIMEOUT
         pause = 0.001
         while True:
-            found = await self.place.engine.call("GET", f"/exec/{self._id}/json")
+            found = await self.place.engine.call("GET", f"/exec/{execution}/json")
             if not found["Running"] and found["ExitCode"] is not None:
                 return found
             if time.monotonic() > until:
@@ -218,7 +223,7 @@ class Running:
         """Whether the container takes commands: its state is told later than its commands' ends."""
         try:
             return await self._inside(":") == 0
-        except EngineError:
+        except RuntimeFault:
             return False
 
     def _vanished(self) -> RuntimeFault:
@@ -233,12 +238,14 @@ class Running:
         Raises:
             SpentInstance: it was the container.
         """
-        if self._id is None:
+        if self._id is None or self._over:
             return
         try:
             async with asyncio.timeout(KILL_TIMEOUT), self.place.killing:
                 await self._kill()
         except (TimeoutError, RuntimeFault) as error:
+            if isinstance(error, EngineError) and error.status == NOT_FOUND:
+                return  # it has ended with its container
             if not await self._gone():
                 raise SpentInstance(
                     f"the command could not be ended ({str(error) or 'it took too long'})",
@@ -263,28 +270,36 @@ class Running:
             pause = min(2 * pause, 0.1)
 
     async def _gone(self) -> bool:
-        """Kill the container, and return whether it is not there any more anyway."""
+        """Kill the container, and return whether it was not there any more anyway."""
         path = f"/containers/{self.place.container}/kill"
         try:
-            await self.place.engine.call("POST", path)
-        except EngineError:
-            return not await self._alive()
+            await self.place.engine.call("POST", path, timeout=LAST_TIMEOUT)
+        except EngineError as error:
+            return error.status == NOT_FOUND
+        except RuntimeFault:
+            return False  # the engine is not there, or hangs: nothing is known
         return False
 
     async def _inside(self, script: str, *arguments: str) -> int:
-        """Run a script of ours in the container, and return its exit code."""
+        """Run a script of ours in the container, and return its exit code.
+
+        Raises:
+            RuntimeFault: it did not end in time.
+        """
         engine = self.place.engine
         body = {"Cmd": ["sh", "-c", script, "sh", *arguments], "AttachStdout": True}
         made = await engine.call("POST", f"/containers/{self.place.container}/exec", None, body)
-        start = {"Detach": False, "Tty": False}
-        with contextlib.closing(await engine.hijack(f"/exec/{made['Id']}/start", None, start)) as c:
-            while await c.read():
-                pass
-        while True:
-            found = await engine.call("GET", f"/exec/{made['Id']}/json")
-            if not found["Running"] and found["ExitCode"] is not None:
-                return int(found["ExitCode"])
-            await asyncio.sleep(0.002)
+        path = f"/exec/{made['Id']}/start"
+        stream = await engine.hijack(path, None, {"Detach": False, "Tty": False})
+        try:
+            async with asyncio.timeout(KILL_TIMEOUT):
+                while await stream.read():
+                    pass
+        except TimeoutError:
+            raise RuntimeFault("a script of claw's does not end in the container") from None
+        finally:
+            stream.close()
+        return int((await self._ended(made["Id"]))["ExitCode"])
 
 
 async def _feed(connection: Connection, chunks: AsyncIterator[bytes]) -> None:

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from claw_core.errors import RuntimeFault
+
+NOT_FOUND: Final = 404
+"""Status of an answer about what is not there."""
+CONFLICT: Final = 409
+"""Status of an answer about what is taken, or not in the right state."""
+
+_REMEDIES: Final = {
+    "executable file not found": "use an image that has `sh` on its PATH",
+    "nknown or invalid runtime": "correct the setting oci_runtime",
+    "No such image": "see `docker images`, and pull the image",
+    "could not find bridge": "restart the engine: its network bridge is gone",
+    "no space left": "free disk space of the engine, for instance with docker system prune",
+}
 
 
 class EngineUnavailable(RuntimeFault):
@@ -30,3 +45,8 @@ class EngineError(RuntimeFault):
         super().__init__(f"the engine refused {asked}: {said} (status {status})", remedy=remedy)
         self.status = status
         self.said = said
+
+
+def remedy(said: str) -> str:
+    """What a user can do about something that an engine says."""
+    return next((one for text, one in _REMEDIES.items() if text in said), "see the engine's log")

@@ -15,15 +15,13 @@ from claw_core import failpoints
 from claw_core.errors import TeardownFailed
 from claw_runtime_docker.container import tombstone_body
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineError
+from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineError
 
 GRACE: Final = 0.05
 """Seconds for which a name is held, for a request that the engine has not read yet."""
 PATIENCE: Final = 45.0
 """Seconds until an attempt gives up; core makes others."""
 
-_NOT_FOUND: Final = 404
-_CONFLICT: Final = 409
 
 _DELETED = failpoints.declare("docker.post-delete", "no container of its name is seen")
 _FENCED = failpoints.declare("docker.tombstone", "its name is held by a tombstone")
@@ -45,9 +43,9 @@ async def remove(engine: Engine, name: str) -> bool:
         try:
             await engine.call("DELETE", f"/containers/{name}", {"force": 1, "v": 1})
         except EngineError as error:
-            if error.status == _NOT_FOUND:
+            if error.status == NOT_FOUND:
                 return existed
-            if error.status != _CONFLICT and "in progress" not in error.said:
+            if error.status != CONFLICT and "in progress" not in error.said:
                 raise
             # Another removal, AutoRemove for instance, is under way, and its end is no event that
             # can be waited for without a race.
@@ -105,7 +103,7 @@ async def _hold(engine: Engine, name: str, image: str | None) -> bool:
         except EngineError as error:
             if taken(error):
                 return False
-            if error.status == _NOT_FOUND and one is not None:
+            if error.status == NOT_FOUND and one is not None:
                 continue  # the image is gone meanwhile
             raise
         return True
@@ -114,7 +112,7 @@ async def _hold(engine: Engine, name: str, image: str | None) -> bool:
 
 def taken(error: EngineError) -> bool:
     """Whether an engine means that a name is in use: 409, or Podman's 500."""
-    return error.status == _CONFLICT or "already in use" in error.said
+    return error.status == CONFLICT or "already in use" in error.said
 
 
 async def _any_image(engine: Engine) -> str | None:

@@ -11,7 +11,7 @@ from claw_core.errors import RuntimeFault
 from claw_core.model import Audit, Refusal, SnapshotTarget
 from claw_runtime_docker.container import INSTALL_LABEL
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineBroken, EngineError
+from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
 
 PULL_TIMEOUT: Final = 540.0
 """Seconds that a pull may take."""
@@ -22,15 +22,13 @@ COMMIT_TIMEOUT: Final = 600.0
 AUDITS: Final = "claw-audit"
 """Repository of images that are kept for inspection."""
 
-_NOT_FOUND: Final = 404
-
 
 async def present(engine: Engine, image: str) -> bool:
     """Whether the engine has the image."""
     try:
         await engine.call("GET", f"/images/{image}/json")
     except EngineError as error:
-        if error.status == _NOT_FOUND:
+        if error.status == NOT_FOUND:
             return False
         raise
     return True

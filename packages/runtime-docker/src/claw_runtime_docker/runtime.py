@@ -25,14 +25,14 @@ from claw_core.model import (
     SnapshotTarget,
     Spec,
 )
-from claw_core.tasks import persist
 from claw_runtime_docker import assessing, fence, images
 from claw_runtime_docker.commands import Place, Running
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, create_body
 from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineBroken, EngineError
+from claw_runtime_docker.errors import EngineBroken, EngineError, remedy
+from claw_runtime_docker.patience import answered
 from claw_runtime_docker.settings import Settings
 from claw_runtime_docker.starting import begin
 
@@ -125,7 +125,7 @@ class DockerRuntime(Runtime):
             init=bool(info.get("InitBinary")),
         )
         failpoints.hit(_PRE_CREATE)
-        await persist(_create(engine, live, instance.name, body))
+        await answered(_create(engine, live, instance.name, body))
         failpoints.hit(_POST_CREATE)
 
     async def start(self, instance: Instance) -> None:
@@ -231,15 +231,14 @@ class DockerRuntime(Runtime):
 
 
 async def _create(engine: Engine, live: _Live, name: str, body: dict[str, Any]) -> None:
-    """Create a container; its answer is always awaited, so that what is there is known."""
+    """Create a container, and note that what is there is known."""
     try:
         await engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
     except EngineError as error:
         live.unknown = fence.taken(error)
-        remedy = "see the engine's log"
-        if error.status == 404:
-            remedy = f"docker pull {body['Image']}"
-        raise RuntimeFault(f"cannot create the container: {error.said}", remedy=remedy) from error
+        raise RuntimeFault(
+            f"cannot create the container: {error.said}", remedy=remedy(error.said)
+        ) from error
     live.unknown = False
 
 

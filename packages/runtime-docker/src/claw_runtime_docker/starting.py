@@ -10,20 +10,13 @@ from claw_core.errors import RuntimeFault
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineError
+from claw_runtime_docker.errors import EngineError, remedy
 from claw_runtime_docker.scripts import secrets_file
 
 START_TIMEOUT: Final = 120.0
 """Seconds that the engine has to start a container."""
 READY_TIMEOUT: Final = 60.0
 """Seconds that a started container has to answer."""
-
-_REMEDIES: Final = {
-    "executable file not found": "use an image that has `sh` on its PATH",
-    "nknown or invalid runtime": "correct the setting oci_runtime",
-    "could not find bridge": "restart the engine: its network bridge is gone",
-    "no space left": "free disk space of the engine, for instance with docker system prune",
-}
 
 
 async def begin(
@@ -37,9 +30,8 @@ async def begin(
     try:
         await engine.call("POST", f"/containers/{name}/start", timeout=START_TIMEOUT)
     except EngineError as error:
-        remedy = next((r for text, r in _REMEDIES.items() if text in error.said), None)
         raise RuntimeFault(
-            f"cannot start the container: {error.said}", remedy=remedy or "see the engine's log"
+            f"cannot start the container: {error.said}", remedy=remedy(error.said)
         ) from error
     timer = asyncio.timeout(READY_TIMEOUT)
     try:
