@@ -1,8 +1,8 @@
 """A private engine for tests: in namespaces of its own, and gone with whoever uses it.
 
-    python supervisor.py outer DIRECTORY [data=SIZE] [dockerd options]
+    python supervisor.py outer DIRECTORY [podman] [data=SIZE] [dockerd options]
 
-`data=SIZE` gives it a disk of that size.
+`podman` makes it a Podman, `data=SIZE` gives it a disk of that size.
 
 Users hold a shared lock on DIRECTORY/users. The outer process starts PID 1 of a new pid namespace.
 That ends as soon as nobody holds the lock any more, however its users end, and the kernel kills
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,9 @@ def outer(directory: Path, options: list[str]) -> None:
     options = [*options, f"--cgroup-parent=/{group}"]
     inner = [sys.executable, __file__, "inner", str(directory)]
     argv = ["unshare", "-m", "-n", "-p", "--fork", "--kill-child=KILL", "--mount-proc", *inner]
-    subprocess.run([*argv, *options], check=False)
+    with subprocess.Popen([*argv, *options]) as unshared:
+        # Whoever enters a namespace of the engine needs a pid of this one's.
+        (directory / "namespace").write_text(str(unshared.pid))
     for place in sorted(CGROUPS.rglob(group), reverse=True):
         for folder, _, _ in os.walk(place, topdown=False):
             with contextlib.suppress(OSError):
@@ -74,12 +77,27 @@ class Engine:
 
     def __init__(self, directory: Path, options: list[str]) -> None:
         self.directory = directory
-        self.argv = [
-            "dockerd", "-D", "-H", f"unix://{directory}/d.sock",
-            "--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec",
-            "-p", f"{directory}/pid", "--bridge", "none", "--iptables=false",
-            "--ip-forward=false", "--ip-masq=false", *options,
-        ]  # fmt: skip
+        if options[0] == "podman":
+            # It raises limits by default, which takes a capability that not every root has.
+            files, tasks = resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096
+            configuration = directory / "containers.conf"
+            configuration.write_text(
+                "[containers]\n"
+                f'default_ulimits = ["nofile={files}:{files}", "nproc={tasks}:{tasks}"]\n'
+            )
+            os.environ["CONTAINERS_CONF"] = str(configuration)
+            self.argv = [
+                "podman", "--root", f"{directory}/data", "--runroot", f"{directory}/exec",
+                "--tmpdir", f"{directory}/tmp", "--cgroup-manager", "cgroupfs",
+                "--runtime", "runc", "system", "service", "-t", "0", f"unix://{directory}/d.sock",
+            ]  # fmt: skip
+        else:
+            self.argv = [
+                "dockerd", "-D", "-H", f"unix://{directory}/d.sock",
+                "--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec",
+                "-p", f"{directory}/pid", "--bridge", "none", "--iptables=false",
+                "--ip-forward=false", "--ip-masq=false", *options,
+            ]  # fmt: skip
         self.pid = 0
         self.dead: set[int] = set()
 

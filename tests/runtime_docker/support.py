@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -58,10 +59,10 @@ async def shell(session: Session, program: str, **options: Any) -> str:
 
 
 def processes(engine: TestEngine, name: str) -> list[str]:
-    """Command lines in a container, without those that hold it alive."""
+    """Command lines in a container, without those that hold it alive, and without zombies."""
     _, found = engine.call("GET", f"/containers/{name}/top", {"ps_args": "-eo pid,args"})
     lines = [row[-1] for row in found["Processes"]]
-    return [line for line in lines if "umask 077" not in line]
+    return [line for line in lines if not re.search(r"umask 077|\[", line)]
 
 
 async def gather(*work: Coroutine[Any, Any, T]) -> Sequence[T]:

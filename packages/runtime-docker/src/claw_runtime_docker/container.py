@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import attrs
+
 from claw_core.model import Instance, Mount, Spec
-from claw_runtime_docker.scripts import KEEPER
+from claw_runtime_docker.scripts import KEEPER, OWN
 from claw_runtime_docker.settings import Settings
 
 HOME: Final = "/home/agent"
 """Home directory of every command: scratch space in memory."""
 WORKSPACE: Final = "/workspace"
 """Where commands start if nothing else is said: the first mount, or else scratch space here."""
-SCRATCH: Final = ("/tmp", "/run", HOME, WORKSPACE)  # noqa: S108 - inside the container
+SCRATCH: Final = ("/tmp", "/run", OWN, HOME, WORKSPACE)  # noqa: S108 - inside the container
 """Writable places, in memory."""
 INSTALL_LABEL: Final = "claw.install"
 TOMBSTONE_LABEL: Final = "claw.tombstone"
 
 
+@attrs.frozen
+class Abilities:
+    """What engines differ in.
+
+    Attributes:
+        init: whether it has an init process for containers.
+        recursive: whether it makes what is mounted below a read-only mount read-only, too; where
+            it does not, such mounts are left out.
+        podman: whether it is Podman: there scratch space cannot belong to a user from the start, so
+            that everybody may write to it, and naming one limit would raise the others.
+    """
+
+    init: bool
+    recursive: bool
+    podman: bool
+
+
 def create_body(
-    instance: Instance, settings: Settings, image: str, token: str, *, recursive: bool, init: bool
+    instance: Instance, settings: Settings, image: str, token: str, able: Abilities
 ) -> dict[str, Any]:
     """Return the body of the request that creates the instance's container.
 
@@ -28,16 +47,15 @@ def create_body(
         settings: of the runtime.
         image: what it starts from.
         token: what ends the secrets that the keeper is told.
-        recursive: whether the engine makes what is mounted below a read-only mount read-only, too;
-            where it does not, such mounts are left out.
-        init: whether the engine has an init process for containers.
+        able: what the engine can do.
     """
     spec = instance.spec
     resources = spec.resources
     memory = resources.memory or settings.memory
     uid, _, gid = settings.identity.partition(":")
     # A directory that is in the image keeps its mode, so each must belong to who shall write there.
-    options = f"rw,exec,nosuid,nodev,size={memory},uid={uid},gid={gid}"
+    owner = "mode=1777" if able.podman else f"uid={uid},gid={gid}"
+    options = f"rw,exec,nosuid,nodev,size={memory},{owner}"
     mounted = {mount.target.rstrip("/") for mount in spec.mounts}
     return {
         "Image": image,
@@ -54,7 +72,7 @@ def create_body(
         "AttachStderr": True,
         "HostConfig": {
             "AutoRemove": True,
-            "Init": init,
+            "Init": able.init,
             "LogConfig": {"Type": "none"},
             "NetworkMode": "default" if spec.network == "default" else "none",
             "CapDrop": ["ALL"],
@@ -67,8 +85,8 @@ def create_body(
             "Memory": memory,
             "MemorySwap": memory,
             "NanoCpus": int((resources.cpus or settings.cpus or 0) * 1e9),
-            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
-            "Mounts": [_mount(mount, recursive=recursive) for mount in spec.mounts],
+            "Ulimits": [] if able.podman else [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "Mounts": [_mount(mount, recursive=able.recursive) for mount in spec.mounts],
             **({"Runtime": settings.oci_runtime} if settings.oci_runtime else {}),
         },
     }
@@ -93,7 +111,7 @@ def misplaced(mounts: tuple[Mount, ...]) -> str | None:
     """Return the target of a mount that would cover what the container is made of."""
     for mount in mounts:
         target = mount.target.rstrip("/") or "/"
-        if target in {"/", "/run"} or f"{target}/".startswith(("/proc/", "/sys/", "/dev/")):
+        if target in {"/", "/run"} or f"{target}/".startswith(("/proc/", "/sys/", "/dev/", OWN)):
             return target
     return None
 

@@ -60,6 +60,10 @@ class Engine:
             self._version = _agreed(theirs, self.endpoint)
         return self._version
 
+    async def speaks(self, major: int, minor: int) -> bool:
+        """Whether the version that is spoken is at least this one."""
+        return tuple(int(part) for part in (await self.version()).split(".")) >= (major, minor)
+
     async def call(
         self,
         method: str,

@@ -41,6 +41,8 @@ async def obtainable(engine: Engine, image: str, *, pull: bool) -> Refusal | Non
     remedy = f"docker pull {image}, or name another one with --image"
     if not pull:
         return Refusal(f"the engine has no image {image}, and pulling is switched off", remedy)
+    if engine.podman:
+        return None  # it cannot ask a registry without pulling
     try:
         await engine.call("GET", f"/distribution/{image}/json", timeout=ASK_TIMEOUT)
     except (EngineError, EngineBroken) as error:
@@ -55,7 +57,7 @@ async def pull(engine: Engine, image: str, progress: Callable[[str], None]) -> N
     Raises:
         RuntimeFault: it cannot be pulled.
     """
-    name, tag = _split(image)
+    name, tag = split(image)
     query = {"fromImage": name, "tag": tag}
     remedy = f"docker pull {image} says more; images that need a login are pulled by hand"
     pending = b""
@@ -79,7 +81,7 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
         label = re.sub(r"[^A-Za-z0-9_.-]+", "-", target.label).strip("-.")[:100] or "audit"
         name, tag = AUDITS, f"{label}-{instance.rpartition('-')[2]}"
     else:
-        name, tag = _split(target.name)
+        name, tag = split(target.name)
     config = (await engine.call("GET", f"/images/{image}/json"))["Config"]
     body = {
         # What is empty here the engine would take from the container.
@@ -101,7 +103,8 @@ async def changes(engine: Engine, instance: str) -> list[str]:
     return [f"{'CAD'[change['Kind']]} {change['Path']}" for change in found or ()]
 
 
-def _split(image: str) -> tuple[str, str]:
+def split(image: str) -> tuple[str, str]:
+    """Return the name of an image without its tag or digest, and that, or else `latest`."""
     name, at, digest = image.partition("@")
     if at:
         return name, digest

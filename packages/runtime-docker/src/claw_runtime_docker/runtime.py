@@ -28,7 +28,7 @@ from claw_core.model import (
 from claw_runtime_docker import assessing, fence, images
 from claw_runtime_docker.commands import Place, Running
 from claw_runtime_docker.connection import Connection
-from claw_runtime_docker.container import HOME, create_body
+from claw_runtime_docker.container import HOME, Abilities, create_body
 from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import EngineBroken, EngineError, remedy
@@ -41,7 +41,7 @@ _POST_CREATE = failpoints.declare("docker.post-create", "the container exists, n
 _PRE_START = failpoints.declare("docker.pre-start", "its standard input is held, not started")
 _POST_START = failpoints.declare("docker.post-start", "it takes commands")
 _PRE_DELETE = failpoints.declare("docker.pre-delete", "the container is about to be removed")
-_POST_DELETE = failpoints.declare("docker.removed", "the container is removed by its owner")
+_REMOVED = failpoints.declare("docker.removed", "nothing of its name is left or can come")
 
 
 @attrs.define(eq=False)
@@ -115,15 +115,12 @@ class DockerRuntime(Runtime):
         if not await images.present(engine, image):
             await images.pull(engine, image, instance.host.progress)
         live = self._live[instance.name] = _Live(secrets.token_hex(16))
-        recursive = tuple(int(n) for n in (await engine.version()).split(".")) >= (1, 44)
-        body = create_body(
-            instance,
-            self._settings,
-            image,
-            live.token,
-            recursive=recursive and not engine.podman,
+        able = Abilities(
             init=bool(info.get("InitBinary")),
+            recursive=await engine.speaks(1, 44) and not engine.podman,
+            podman=engine.podman,
         )
+        body = create_body(instance, self._settings, image, live.token, able)
         failpoints.hit(_PRE_CREATE)
         await answered(_create(engine, live, instance.name, body))
         failpoints.hit(_POST_CREATE)
@@ -186,7 +183,7 @@ class DockerRuntime(Runtime):
             )
         else:
             await fence.remove(engine, instance.name)
-        failpoints.hit(_POST_DELETE)
+        failpoints.hit(_REMOVED)
         if live is not None and live.held is not None:
             live.held.close()
         self._live.pop(instance.name, None)

@@ -9,8 +9,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
-SECRETS: Final = "/run/.claw-secrets"
-"""Where the secrets lie: in memory, for the instance's user only, and in no snapshot."""
+OWN: Final = "/run/claw"
+"""Directory of claw's own, in memory; no image has it, so that its mode is what we ask for."""
+SECRETS: Final = f"{OWN}/secrets"
+"""Where the secrets lie: readable for the instance's user only, and in no snapshot."""
 
 KEEPER: Final = f"""
 umask 077
