@@ -51,7 +51,7 @@ def test_a_name_that_is_taken_is_told_and_given_free(engine: TestEngine, state: 
             body = {"Image": IMAGE, "HostConfig": {"NetworkMode": "none"}}
             path = f"/containers/create?name={subject.name}"
             assert engine.call("POST", path, None, body)[0] == 201
-            with pytest.raises(RuntimeFault, match="cannot create the container"):
+            with pytest.raises(RuntimeFault, match=r"refused POST /containers/create"):
                 await runtime.prepare(subject)
             await runtime.teardown(subject)
             assert subject.name not in engine.names()
@@ -252,13 +252,21 @@ def test_a_removal_that_does_not_end_is_told(
         run(work())
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (409, b"Conflict. The container name is already in use by container 1"),
+        (500, b"the container name is already in use"),
+        (500, b"name claw is in use: container already exists"),
+    ],
+)
 def test_a_creation_that_does_not_end_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: bytes
 ) -> None:
     monkeypatch.setattr(fence, "PATIENCE", 0.2)
     answers = {
         "DELETE": answer(404, b'{"message": "No such container"}'),
-        "create": answer(500, b'{"message": "the container name is already in use"}'),
+        "create": answer(status, b'{"message": "%s"}' % said),
     }
 
     async def work() -> None:

@@ -43,7 +43,7 @@ async def assess(engine: Engine, settings: Settings, spec: Spec) -> Assessment |
         return Refusal(f"a container cannot have a mount at {target}", "mount it elsewhere")
     await engine.version()
     info, missing, network = await asyncio.gather(
-        engine.call("GET", "/info"),
+        engine.info(),
         images.obtainable(engine, image, pull=settings.pull),
         _network(engine, spec),
     )

@@ -40,6 +40,7 @@ class Engine:
     timeout: float = TIMEOUT
     podman: bool = attrs.field(init=False, default=False)
     _version: str | None = attrs.field(init=False, default=None)
+    _info: Mapping[str, Any] | None = attrs.field(init=False, default=None)
 
     async def version(self) -> str:
         """Return the version of the API that is spoken, for instance `1.41`.
@@ -63,6 +64,16 @@ class Engine:
     async def speaks(self, major: int, minor: int) -> bool:
         """Whether the version that is spoken is at least this one."""
         return tuple(int(part) for part in (await self.version()).split(".")) >= (major, minor)
+
+    async def info(self, *, known: bool = False) -> Mapping[str, Any]:
+        """Return what the engine says about itself.
+
+        Args:
+            known: the answer that was given last is good enough.
+        """
+        if not known or self._info is None:
+            self._info = await self.call("GET", "/info") or {}
+        return self._info
 
     async def call(
         self,

@@ -42,11 +42,9 @@ class EngineError(RuntimeFault):
     """
 
     def __init__(self, status: int, said: str, asked: str, remedy: str | None = None) -> None:
+        remedy = remedy or next(
+            (one for text, one in _REMEDIES.items() if text in said), "see the engine's log"
+        )
         super().__init__(f"the engine refused {asked}: {said} (status {status})", remedy=remedy)
         self.status = status
         self.said = said
-
-
-def remedy(said: str) -> str:
-    """What a user can do about something that an engine says."""
-    return next((one for text, one in _REMEDIES.items() if text in said), "see the engine's log")

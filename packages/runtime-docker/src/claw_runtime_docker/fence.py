@@ -23,6 +23,8 @@ PATIENCE: Final = 45.0
 """Seconds until an attempt gives up; core makes others."""
 
 
+_TAKEN: Final = ("already in use", "is in use", "already exists")
+
 _DELETED = failpoints.declare("docker.post-delete", "no container of its name is seen")
 _FENCED = failpoints.declare("docker.tombstone", "its name is held by a tombstone")
 _LIFTED = failpoints.declare("docker.post-tombstone", "the tombstone is removed")
@@ -111,8 +113,8 @@ async def _hold(engine: Engine, name: str, image: str | None) -> bool:
 
 
 def taken(error: EngineError) -> bool:
-    """Whether an engine means that a name is in use: 409, or Podman's 500."""
-    return error.status == CONFLICT or "already in use" in error.said
+    """Whether an engine means that a name is in use: 409, or one of Podman's 500."""
+    return error.status == CONFLICT or any(text in error.said for text in _TAKEN)
 
 
 async def _any_image(engine: Engine) -> str | None:

@@ -31,7 +31,7 @@ from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, Abilities, create_body
 from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineBroken, EngineError, remedy
+from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
 from claw_runtime_docker.patience import answered
 from claw_runtime_docker.settings import Settings
 from claw_runtime_docker.starting import begin
@@ -90,7 +90,7 @@ class DockerRuntime(Runtime):
         """Say which engine answers, and what it can isolate at best."""
         try:
             engine = self._engine()
-            info = await engine.call("GET", "/info")
+            info = await engine.info()
         except ClawError as error:
             return Description(False, reason=error.message, remedy=error.remedy)
         return Description(
@@ -111,9 +111,7 @@ class DockerRuntime(Runtime):
         image = assessing.image_of(instance.spec, self._settings)
         if image is None:
             raise ConfigError("no image is named", remedy="name one with --image")
-        info = await engine.call("GET", "/info")
-        if not await images.present(engine, image):
-            await images.pull(engine, image, instance.host.progress)
+        info = await engine.info(known=True)
         live = self._live[instance.name] = _Live(secrets.token_hex(16))
         able = Abilities(
             init=bool(info.get("InitBinary")),
@@ -122,7 +120,13 @@ class DockerRuntime(Runtime):
         )
         body = create_body(instance, self._settings, image, live.token, able)
         failpoints.hit(_PRE_CREATE)
-        await answered(_create(engine, live, instance.name, body))
+        try:
+            await answered(_create(engine, live, instance.name, body))
+        except EngineError as error:
+            if error.status != NOT_FOUND or not self._settings.pull:
+                raise
+            await images.pull(engine, image, instance.host.progress)
+            await answered(_create(engine, live, instance.name, body))
         failpoints.hit(_POST_CREATE)
 
     async def start(self, instance: Instance) -> None:
@@ -229,13 +233,12 @@ class DockerRuntime(Runtime):
 
 async def _create(engine: Engine, live: _Live, name: str, body: dict[str, Any]) -> None:
     """Create a container, and note that what is there is known."""
+    live.unknown = True
     try:
         await engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
     except EngineError as error:
         live.unknown = fence.taken(error)
-        raise RuntimeFault(
-            f"cannot create the container: {error.said}", remedy=remedy(error.said)
-        ) from error
+        raise
     live.unknown = False
 
 

@@ -10,7 +10,6 @@ from claw_core.errors import RuntimeFault
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import EngineError, remedy
 from claw_runtime_docker.scripts import secrets_file
 
 START_TIMEOUT: Final = 120.0
@@ -27,12 +26,7 @@ async def begin(
     Raises:
         RuntimeFault: it does not start, or ends at once.
     """
-    try:
-        await engine.call("POST", f"/containers/{name}/start", timeout=START_TIMEOUT)
-    except EngineError as error:
-        raise RuntimeFault(
-            f"cannot start the container: {error.said}", remedy=remedy(error.said)
-        ) from error
+    await engine.call("POST", f"/containers/{name}/start", timeout=START_TIMEOUT)
     timer = asyncio.timeout(READY_TIMEOUT)
     try:
         async with timer:
