@@ -38,6 +38,9 @@ MEGABYTES = 256
 
 def main() -> None:
     """Print ratios, each of medians of one interleaved run."""
+    if why := engines.missing():
+        print(f"docker: not measured, {why}")
+        return
     with tempfile.TemporaryDirectory() as state, engines.private() as engine:
         Path(state).chmod(0o700)
         os.environ |= {"CLAW_STATE": state, "DOCKER_HOST": engine.host}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import docker_lifecycle
 import ledger
 import local_lifecycle
 import start_up
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, local_lifecycle):
+    for part in (start_up, ledger, local_lifecycle, docker_lifecycle):
         part.main()
