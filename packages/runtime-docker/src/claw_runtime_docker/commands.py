@@ -187,7 +187,8 @@ class Running:
         if problem == "workdir":
             where = self.command.workdir or directory(spec)
             raise RuntimeFault(
-                f"cannot start in {where!r}", remedy="create the directory first, or name another"
+                f"cannot start in {where!r}: it is not there, or the commands' user may not enter",
+                remedy="name another directory with -w, or see the setting user",
             )
         if problem == "missing":
             return Exit(127, reason=f"{program}: command not found in the instance")
