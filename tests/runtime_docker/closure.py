@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from runtime_docker.engines import busybox_root
@@ -19,8 +18,8 @@ def libraries(program: Path) -> set[str]:
     return set(re.findall(r"(/\S+)\s+\(0x", listed))
 
 
-def image(programs: Iterable[Path], folders: Iterable[Path] = ()) -> bytes:
-    """A file tree of busybox, programs at their own places, their libraries, and folders."""
+def image(programs: Mapping[str, Path], folders: Iterable[Path] = ()) -> bytes:
+    """A file tree of busybox, programs under given paths, their libraries, and folders."""
     buffer = io.BytesIO()
     with (
         tarfile.open(fileobj=buffer, mode="w") as archive,
@@ -28,16 +27,13 @@ def image(programs: Iterable[Path], folders: Iterable[Path] = ()) -> bytes:
     ):
         for member in base:
             archive.addfile(member, base.extractfile(member) if member.isfile() else None)
-        seen: set[str] = set()
         extensions = [path for folder in folders for path in Path(folder).rglob("*.so")]
-        needed = set().union(*(libraries(one) for one in [*programs, *extensions]))
-        for path in [*map(str, programs), *sorted(needed)]:
-            if path not in seen:
-                seen.add(path)
-                member = archive.gettarinfo(os.path.realpath(path), arcname=path.lstrip("/"))
-                member.uid = member.gid = 0
-                with open(os.path.realpath(path), "rb") as data:
-                    archive.addfile(member, data)
+        needed = set().union(*(libraries(one) for one in [*programs.values(), *extensions]))
+        for place, path in {**{one: Path(one) for one in needed}, **programs}.items():
+            member = archive.gettarinfo(path.resolve(), arcname=place.lstrip("/"))
+            member.uid = member.gid = 0
+            with path.open("rb") as data:
+                archive.addfile(member, data)
         for folder in folders:
             archive.add(folder, arcname=str(folder).lstrip("/"), filter=_source)
     return buffer.getvalue()

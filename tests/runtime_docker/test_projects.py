@@ -29,7 +29,7 @@ PROJECT = {
 @pytest.mark.skipif(not PYTHON.exists(), reason="there is no /usr/bin/python3")
 def test_a_python_project_is_tested_in_a_container(engine: TestEngine, tmp_path: Path) -> None:
     real = PYTHON.resolve()
-    tree = closure.image([PYTHON, real], [Path(f"/usr/lib/{real.name}")])
+    tree = closure.image({str(one): one for one in (PYTHON, real)}, [Path(f"/usr/lib/{real.name}")])
     engine.import_image(tree, "claw-test-python:1", "ENV PATH=/usr/bin:/bin")
     for name, text in PROJECT.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -59,11 +59,11 @@ def test_an_agents_command_line_runs_hardened_without_a_network(
     subprocess.run(install, check=True, timeout=300)
     found = [p for p in tmp_path.rglob("claude") if p.is_file() and os.access(p, os.X_OK)]
     native = max((p.resolve() for p in found), key=lambda p: p.stat().st_size)
-    tree = closure.image([native])
+    tree = closure.image({"/bin/claude": native})
     engine.import_image(tree, "claw-test-agent:1", "ENV PATH=/bin")
     done = claw(
         "run", "-r", "docker", "--image", "claw-test-agent:1", "--network", "none", "--",
-        str(native), "--version", env={"DOCKER_HOST": engine.host}, cwd=Path("/"),
+        "claude", "--version", env={"DOCKER_HOST": engine.host}, cwd=Path("/"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"Claude Code" in done.stdout
