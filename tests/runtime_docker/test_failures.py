@@ -25,7 +25,7 @@ from claw_core.errors import (
 from claw_core.host import Host
 from claw_core.intent import Intent
 from claw_core.ledger import Ledger
-from claw_core.model import IO, Command, Instance, Spec
+from claw_core.model import IO, Assessment, Command, Instance, Spec
 from claw_core.session import Deadlines
 from claw_runtime_docker import commands, fence
 from claw_runtime_docker.runtime import DockerRuntime
@@ -310,3 +310,28 @@ def test_a_stream_that_is_cut_or_nonsense_is_no_success(tmp_path: Path) -> None:
             run(ends(b"", running))
         with pytest.raises(SpentInstance):
             run(ends(b"\1\0\0\0\0\0\0\5ab", running))
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["name=seccomp,profile=default"], False),
+        (["name=seccomp,profile=unconfined"], True),
+        ([], True),
+        (None, True),
+    ],
+)
+def test_an_engine_without_seccomp_is_noted(
+    tmp_path: Path, options: list[str] | None, noted: bool
+) -> None:
+    info = json.dumps({"SecurityOptions": options, "MemoryLimit": True}).encode()
+    answers = {"info": answer(200, info), "images/": answer(200, b"{}")}
+
+    async def work() -> tuple[str, ...]:
+        async with serving(tmp_path, answers) as engine:
+            runtime = DockerRuntime({"host": str(engine.endpoint), "image": IMAGE})
+            assessment = await runtime.assess(Spec())
+            assert isinstance(assessment, Assessment)
+            return assessment.notes
+
+    assert any("seccomp" in note for note in run(work())) is noted

@@ -149,6 +149,9 @@ def _notes(engine: Engine, settings: Settings, spec: Spec, info: Mapping[str, An
         )
     if engine.endpoint.scheme == "tcp":
         notes.append(f"everything travels to {engine.endpoint} in the clear, secrets included")
+    security = str(info.get("SecurityOptions"))
+    if "seccomp" not in security or "profile=unconfined" in security:
+        notes.append("the engine filters no system calls: it runs without seccomp")
     if not info.get("MemoryLimit"):
         notes.append("the engine cannot limit memory")
     return notes

@@ -118,6 +118,9 @@ class Running:
         others = []
         if io.stdin is not None:
             others.append(asyncio.create_task(_feed(connection, io.stdin)))
+        if self.command.terminal is not None:
+            # Where the image has no `stty`, the size comes a moment later.
+            others.append(asyncio.create_task(self._resize(self.command.terminal)))
         if io.control is not None:
             others.append(asyncio.create_task(self._control(io.control)))
         tasks: list[asyncio.Task[Any]] = [output, *others]
@@ -169,11 +172,15 @@ class Running:
         pid = await self._pid
         async for message in control:
             if isinstance(message, Resize):
-                size = {"h": message.rows, "w": message.columns}
-                with contextlib.suppress(EngineError):  # it has just ended
-                    await self.place.engine.call("POST", f"/exec/{self._id}/resize", size)
+                await self._resize(message)
             elif isinstance(message, Signal):
                 await self._inside(f"kill -{message.number} -- -{pid}")
+
+    async def _resize(self, size: Resize) -> None:
+        await self._pid
+        with contextlib.suppress(EngineError):  # it has just ended
+            query = {"h": size.rows, "w": size.columns}
+            await self.place.engine.call("POST", f"/exec/{self._id}/resize", query)
 
     async def _outcome(self, spec: Spec, problem: str | None) -> Exit:
         """What the engine says about the end: the end of a stream alone is no success."""
