@@ -1,8 +1,10 @@
 """A private engine for tests: in namespaces of its own, and gone with whoever uses it.
 
-    python supervisor.py outer DIRECTORY [podman] [data=SIZE] [dockerd options]
+    python supervisor.py outer DIRECTORY [podman | bridge] [dockerd options]
+    python supervisor.py outer DIRECTORY data=SIZE [dockerd options]
 
-`podman` makes it a Podman, `data=SIZE` gives it a disk of that size.
+`podman` makes it a Podman, `bridge` gives it a network in its own namespace, `data=SIZE` a disk of
+that size.
 
 Users hold a shared lock on DIRECTORY/users. The outer process starts PID 1 of a new pid namespace.
 That ends as soon as nobody holds the lock any more, however its users end, and the kernel kills
@@ -77,7 +79,12 @@ class Engine:
 
     def __init__(self, directory: Path, options: list[str]) -> None:
         self.directory = directory
-        if options[0] == "podman":
+        bridge = [] if options[0] == "bridge" else ["--bridge", "none"]
+        if options[0] in {"bridge", "podman"}:
+            kind, *options = options
+        else:
+            kind = "docker"
+        if kind == "podman":
             # It raises limits by default, which takes a capability that not every root has.
             files, tasks = resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096
             configuration = directory / "containers.conf"
@@ -95,7 +102,7 @@ class Engine:
             self.argv = [
                 "dockerd", "-D", "-H", f"unix://{directory}/d.sock",
                 "--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec",
-                "-p", f"{directory}/pid", "--bridge", "none", "--iptables=false",
+                "-p", f"{directory}/pid", *bridge, "--iptables=false",
                 "--ip-forward=false", "--ip-masq=false", *options,
             ]  # fmt: skip
         self.pid = 0

@@ -21,6 +21,7 @@ from claw_core.isolation import Extent, Isolation
 from claw_core.model import Audit, Image, Mount, Resources
 from claw_runtime_docker.runtime import DockerRuntime
 from cli.support import eventually
+from runtime_docker import engines
 from runtime_docker.engines import IMAGE, TestEngine, add_file
 from runtime_docker.support import output, run, session, shell
 
@@ -290,3 +291,20 @@ def test_several_sessions_at_once(engine: TestEngine) -> None:
         return await asyncio.gather(*(one(n) for n in range(6)))
 
     assert run(work()) == [f"{n}\n" for n in range(6)]
+
+
+def test_a_network_is_there_only_when_it_is_asked_for() -> None:
+    if why := engines.missing():
+        pytest.skip(why)
+
+    async def work(engine: TestEngine) -> None:
+        async with session(engine, network="default") as s:
+            assert "eth0" in await shell(s, "cat /proc/net/dev")
+            assert s.route.assessment.network == "default"
+            assert s.route.assessment.axes.net is Extent.NONE
+        async with session(engine) as s:
+            assert "eth0" not in await shell(s, "cat /proc/net/dev")
+            assert s.route.assessment.axes.net is Extent.FULL
+
+    with engines.private("bridge") as engine:
+        run(work(engine))
