@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from claw_core.errors import DeadlineExceeded, RuntimeFault
-from claw_core.model import Control, Signal
+from claw_core.errors import DeadlineExceeded, RuntimeFault, SpentInstance
+from claw_core.model import Control, Resources, Signal
 from cli.support import eventually
 from runtime_docker.engines import TestEngine
 from runtime_docker.support import gather, output, processes, run, session, shell
@@ -188,6 +188,19 @@ def test_a_deadline_leaves_no_process(engine: TestEngine) -> None:
                 await output(s, "sh", "-c", DAEMONS, timeout=0.6)
             assert processes(engine, s.name) == []
             assert await shell(s, "echo next") == "next\n"
+
+    run(work())
+
+
+def test_a_fork_bomb_is_ended_with_its_instance_if_need_be(engine: TestEngine) -> None:
+    async def work() -> None:
+        async with session(engine, resources=Resources(processes=60)) as s:
+            with pytest.raises((DeadlineExceeded, SpentInstance)) as caught:
+                await output(s, "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 600", timeout=1)
+            if caught.type is DeadlineExceeded:
+                assert processes(engine, s.name) == []
+            else:
+                assert eventually(lambda: s.name not in engine.names(), 30)
 
     run(work())
 
