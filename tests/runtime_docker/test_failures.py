@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import signal
@@ -28,6 +29,7 @@ from claw_core.ledger import Ledger
 from claw_core.model import IO, Assessment, Command, Instance, Spec
 from claw_core.session import Deadlines
 from claw_runtime_docker import commands, fence
+from claw_runtime_docker.place import Place
 from claw_runtime_docker.runtime import DockerRuntime
 from runtime_docker import engines
 from runtime_docker.bad_engine import HANG, PING, answer, serving
@@ -188,7 +190,8 @@ def mortal() -> Iterator[TestEngine]:
 def test_an_engine_that_hangs_while_a_command_is_stopped_makes_the_instance_spent(
     mortal: TestEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "KILL_TIMEOUT", 0.5)
+    impatient = functools.partial(Place, patience=0.5)
+    monkeypatch.setattr("claw_runtime_docker.runtime.Place", impatient)
     monkeypatch.setattr(commands, "LAST_TIMEOUT", 0.5)
 
     async def work() -> None:
@@ -292,7 +295,7 @@ def test_a_stream_that_is_cut_or_nonsense_is_no_success(tmp_path: Path) -> None:
             "kill": answer(204, b""),
         }
         async with serving(tmp_path, {"_ping": PING, **answers}, timeout=1) as engine:
-            place = commands.Place(engine, "c", "7")
+            place = Place(engine, "c", "7", patience=0.3)
             await commands.Running(place, Command(("true",))).run(
                 Spec(), IO(None, nothing, nothing)
             )
@@ -304,12 +307,10 @@ def test_a_stream_that_is_cut_or_nonsense_is_no_success(tmp_path: Path) -> None:
         run(ends(b"", gone))
     with pytest.raises(RuntimeFault, match="could not start true"):
         run(ends(b"", ended))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "KILL_TIMEOUT", 0.3)
-        with pytest.raises(SpentInstance):
-            run(ends(b"", running))
-        with pytest.raises(SpentInstance):
-            run(ends(b"\1\0\0\0\0\0\0\5ab", running))
+    with pytest.raises(SpentInstance):
+        run(ends(b"", running))
+    with pytest.raises(SpentInstance):
+        run(ends(b"\1\0\0\0\0\0\0\5ab", running))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -17,39 +16,18 @@ from claw_core.tasks import persist
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, directory
-from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.patience import answered
+from claw_runtime_docker.place import Place
 from claw_runtime_docker.scripts import COMMAND, KILLER
 
 MARKER: Final = "CLAW_COMMAND"
 """Variable in the environment of every command: by it its descendants are found."""
-KILL_TIMEOUT: Final = 20.0
-"""Seconds until a command that cannot be ended makes its instance spent."""
 LAST_TIMEOUT: Final = 5.0
 """Seconds that the engine then has to kill its container."""
 
 _KILLED: Final = 137
 _LONGEST_LINE: Final = 4096
-
-
-@attrs.define(eq=False)
-class Place:
-    """A running container, as commands see it.
-
-    Attributes:
-        engine: where it is.
-        container: its id.
-        keeper: pid, inside, of what holds it alive.
-        running: tokens of the commands that run.
-        killing: held while everything is killed, so that nothing new is.
-    """
-
-    engine: Engine
-    container: str
-    keeper: str
-    running: set[str] = attrs.field(factory=set)
-    killing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
 
 @attrs.define(eq=False)
@@ -174,7 +152,7 @@ class Running:
             if isinstance(message, Resize):
                 await self._resize(message)
             elif isinstance(message, Signal):
-                await self._inside(f"kill -{message.number} -- -{pid}")
+                await self.place.inside(f"kill -{message.number} -- -{pid}")
 
     async def _resize(self, size: Resize) -> None:
         await self._pid
@@ -186,7 +164,7 @@ class Running:
         """What the engine says about the end: the end of a stream alone is no success."""
         program = self.command.argv[0]
         try:
-            found = await self._ended(self._id)
+            found = await self.place.ended(self._id)
         except EngineError as error:
             raise self._vanished() from error
         self._over = True
@@ -201,7 +179,7 @@ class Running:
             return Exit(127, reason=f"{program}: command not found in the instance")
         if problem == "denied":
             return Exit(126, reason=f"{program}: cannot be executed")
-        if code == _KILLED and not await self._alive():
+        if code == _KILLED and not await self.place.alive():
             raise self._vanished()
         if not self._pid.done():
             raise RuntimeFault(
@@ -209,30 +187,6 @@ class Running:
                 remedy="see what it wrote; the image needs a working `sh`",
             )
         return Exit(int(code) & 0xFF)
-
-    async def _ended(self, execution: str | None) -> Any:
-        """Wait until the engine says that a command has ended, and return what it says.
-
-        Raises:
-            RuntimeFault: it does not say so in time.
-        """
-        until = time.monotonic() + KILL_TIMEOUT
-        pause = 0.001
-        while True:
-            found = await self.place.engine.call("GET", f"/exec/{execution}/json")
-            if not found["Running"] and found["ExitCode"] is not None:
-                return found
-            if time.monotonic() > until:
-                raise RuntimeFault("the command's output has ended, and the command has not")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.1)
-
-    async def _alive(self) -> bool:
-        """Whether the container takes commands: its state is told later than its commands' ends."""
-        try:
-            return await self._inside(":") == 0
-        except RuntimeFault:
-            return False
 
     def _vanished(self) -> RuntimeFault:
         return RuntimeFault(
@@ -249,7 +203,7 @@ class Running:
         if self._id is None or self._over:
             return
         try:
-            async with asyncio.timeout(KILL_TIMEOUT), self.place.killing:
+            async with asyncio.timeout(self.place.patience), self.place.killing:
                 await self._kill()
         except (TimeoutError, RuntimeFault) as error:
             if isinstance(error, EngineError) and error.status == NOT_FOUND:
@@ -270,7 +224,7 @@ class Running:
                 pid = self._pid.result() if self._pid.done() else ""
                 alone = "1" if self.place.running == {self.token} else ""
                 mark = f"{MARKER}={self.token}"
-                code = await self._inside(KILLER, self.place.keeper, mark, pid, alone)
+                code = await self.place.inside(KILLER, self.place.keeper, mark, pid, alone)
                 found = await self.place.engine.call("GET", f"/exec/{self._id}/json")
                 if code == 0 and not found["Running"]:
                     return
@@ -287,27 +241,6 @@ class Running:
         except RuntimeFault:
             return False  # the engine is not there, or hangs: nothing is known
         return False
-
-    async def _inside(self, script: str, *arguments: str) -> int:
-        """Run a script of ours in the container, and return its exit code.
-
-        Raises:
-            RuntimeFault: it did not end in time.
-        """
-        engine = self.place.engine
-        body = {"Cmd": ["sh", "-c", script, "sh", *arguments], "AttachStdout": True}
-        made = await engine.call("POST", f"/containers/{self.place.container}/exec", None, body)
-        path = f"/exec/{made['Id']}/start"
-        stream = await engine.hijack(path, None, {"Detach": False, "Tty": False})
-        try:
-            async with asyncio.timeout(KILL_TIMEOUT):
-                while await stream.read():
-                    pass
-        except TimeoutError:
-            raise RuntimeFault("a script of claw's does not end in the container") from None
-        finally:
-            stream.close()
-        return int((await self._ended(made["Id"]))["ExitCode"])
 
 
 async def _feed(connection: Connection, chunks: AsyncIterator[bytes]) -> None:

@@ -26,13 +26,14 @@ from claw_core.model import (
     Spec,
 )
 from claw_runtime_docker import assessing, fence, images
-from claw_runtime_docker.commands import Place, Running
+from claw_runtime_docker.commands import Running
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, Abilities, create_body
 from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
 from claw_runtime_docker.patience import answered
+from claw_runtime_docker.place import Place
 from claw_runtime_docker.settings import Settings
 from claw_runtime_docker.starting import begin
 
