@@ -39,7 +39,8 @@ def outer(directory: Path, options: list[str]) -> None:
     with subprocess.Popen([*argv, *options]) as unshared:
         # Whoever enters a namespace of the engine needs a pid of this one's.
         (directory / "namespace").write_text(str(unshared.pid))
-    for place in sorted(CGROUPS.rglob(group), reverse=True):
+    # Below each controller, or at the top: other engines make and remove groups meanwhile.
+    for place in (CGROUPS / group, *CGROUPS.glob(f"*/{group}")):
         for folder, _, _ in os.walk(place, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
