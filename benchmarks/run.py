@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import docker_lifecycle
 import ledger
 import local_lifecycle
 import routes
 import start_up
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, routes, local_lifecycle):
+    for part in (start_up, ledger, routes, local_lifecycle, docker_lifecycle):
         part.main()

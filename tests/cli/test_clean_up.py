@@ -82,10 +82,10 @@ def test_a_damaged_entry_is_named_and_kept_and_disturbs_nothing(state: Path) -> 
 
 
 def test_an_entry_of_a_runtime_that_is_not_installed_says_what_to_install(state: Path) -> None:
-    leave_an_entry(state, runtime="docker")
+    leave_an_entry(state, runtime="tart")
     done = claw("reap", "--deadline", "1s")
     assert done.returncode == 125
-    assert b"claw-runtime-docker" in done.stdout
+    assert b"claw-runtime-tart" in done.stdout
     assert len(entries(state)) == 1
     assert b"quarantined" in claw("ps").stdout
 
@@ -159,8 +159,8 @@ def test_an_instance_without_an_entry_is_shown_and_only_adopted_on_demand(state:
 
 
 def test_ps_says_why_something_is_quarantined(state: Path) -> None:
-    leave_an_entry(state, runtime="docker")
+    leave_an_entry(state, runtime="tart")
     claw("reap", "--deadline", "1s")
     (row,) = json.loads(claw("ps", "--json").stdout)
     assert row["state"] == "quarantined"
-    assert "claw-runtime-docker" in row["remark"]
+    assert "claw-runtime-tart" in row["remark"]

@@ -170,11 +170,10 @@ def test_nobody_else_can_offer_local(install: Install) -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("docker", "pip install claw-runtime-docker"),
         ("tart", "pip install claw-runtime-tart"),
         ("apple", "pip install claw-runtime-apple"),
         ("container", "pip install claw-runtime-apple"),
-        ("dokcer", "did you mean docker? pip install claw-runtime-docker"),
+        ("trat", "did you mean tart? pip install claw-runtime-tart"),
         ("lokal", "did you mean local?"),
         ("nothing-like-it", "name one of the installed"),
     ],
@@ -271,6 +270,12 @@ def test_a_constructor_that_fails_is_named(install: Install, failure: str) -> No
     source = GOOD + f"\n    def __init__(self, settings): raise {failure}"
     install("fake-bad", "bad = fake_bad:Good", source)
     assert "cannot be made from its settings" in broken("bad").message
+
+
+def test_a_constructor_may_pin_what_its_settings_leave_open(install: Install) -> None:
+    source = GOOD + "\n    def __init__(self, settings): self.settings = {**settings, 'at': 'x'}"
+    install("fake-good", "good = fake_good:Good", source)
+    assert Registry().resolve("good", {"version": 7}).settings == {"version": 7, "at": "x"}
 
 
 def test_a_constructor_may_refuse_its_settings(install: Install) -> None:

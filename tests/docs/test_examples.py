@@ -15,6 +15,7 @@ import click
 import pytest
 
 import claw_core
+import claw_runtime_docker
 from claw_core import failpoints
 from claw_core.cli import COMMANDS, claw, run
 from claw_core.hookspecs import Observer, Runtime
@@ -113,9 +114,10 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_every_failpoint_is_described() -> None:
     """All modules are imported, so that every point is declared."""
-    for module in pkgutil.walk_packages(claw_core.__path__, "claw_core."):
-        if not module.name.endswith(("launcher", "__main__")):
-            importlib.import_module(module.name)
+    for package in (claw_core, claw_runtime_docker):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(("launcher", "__main__")):
+                importlib.import_module(module.name)
     page = (ROOT / "docs/reference/failpoints.md").read_text()
     described = set(re.findall(r"^\| `([a-z]+\.[a-z-]+)` \|", page, re.MULTILINE))
     points = {

@@ -40,7 +40,8 @@ class Runtime(abc.ABC):
 
     Args:
         settings: the backend's own table of the configuration. The reaper rebuilds the runtime from
-            the same settings, so they hold no secrets.
+            `self.settings`, so they hold no secrets; a backend adds to them what it found in its
+            environment and a process with another environment needs.
     """
 
     api: ClassVar[int] = 1

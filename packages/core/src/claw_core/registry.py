@@ -108,7 +108,9 @@ class Registry:
                 f"cannot be made from its settings: {text_of(error)}",
                 "check its settings, or",
             ) from error
-        return Relay(entry.name, backend, self._observers, self._listener, settings, entry.origin)
+        # A runtime may pin what its settings leave open, so that a reaper finds the same place.
+        pinned = getattr(backend, "settings", settings)
+        return Relay(entry.name, backend, self._observers, self._listener, pinned, entry.origin)
 
     def rows(self) -> tuple[Row, ...]:
         """Every installed runtime, loaded to see whether it can be used, each by itself."""

@@ -81,7 +81,8 @@ async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Rel
                 answer = _too_weak(answer, floor, merged)
             if isinstance(answer, Assessment):
                 why = _why(merged, name, refused)
-                return Route(name, settings, answer, why, spec, merged, tuple(refused)), relay
+                route = Route(name, relay.settings, answer, why, spec, merged, tuple(refused))
+                return route, relay
         except ClawError as error:
             if len(names) == 1:
                 raise

@@ -1,0 +1,1 @@
+"""The `docker` runtime: containers of an engine, through its HTTP API."""

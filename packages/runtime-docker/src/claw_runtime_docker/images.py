@@ -1,0 +1,125 @@
+"""Images: whether one is there or can be had, pulling it, and making one of a container."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from claw_core.errors import RuntimeFault
+from claw_core.model import Audit, Refusal, SnapshotTarget
+from claw_runtime_docker.container import INSTALL_LABEL
+from claw_runtime_docker.engine import Engine
+from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
+
+PULL_TIMEOUT: Final = 540.0
+"""Seconds that a pull may take."""
+ASK_TIMEOUT: Final = 10.0
+"""Seconds that a registry has to say whether it has an image."""
+COMMIT_TIMEOUT: Final = 600.0
+"""Seconds that a snapshot may take."""
+AUDITS: Final = "claw-audit"
+"""Repository of images that are kept for inspection."""
+
+
+async def present(engine: Engine, image: str) -> bool:
+    """Whether the engine has the image."""
+    try:
+        await engine.call("GET", f"/images/{image}/json")
+    except EngineError as error:
+        if error.status == NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+async def obtainable(engine: Engine, image: str, *, pull: bool) -> Refusal | None:
+    """Say why an image is neither there nor can be pulled."""
+    if await present(engine, image):
+        return None
+    remedy = f"docker pull {image}, or name another one with --image"
+    if not pull:
+        return Refusal(f"the engine has no image {image}, and pulling is switched off", remedy)
+    if engine.podman:
+        return None  # it cannot ask a registry without pulling
+    try:
+        await engine.call("GET", f"/distribution/{image}/json", timeout=ASK_TIMEOUT)
+    except (EngineError, EngineBroken) as error:
+        said = error.said if isinstance(error, EngineError) else error.message
+        return Refusal(f"the engine has no image {image}, and it cannot be pulled: {said}", remedy)
+    return None
+
+
+async def pull(engine: Engine, image: str, progress: Callable[[str], None]) -> None:
+    """Pull an image.
+
+    Raises:
+        RuntimeFault: it cannot be pulled.
+    """
+    name, tag = split(image)
+    query = {"fromImage": name, "tag": tag}
+    remedy = f"docker pull {image} says more; images that need a login are pulled by hand"
+    pending = b""
+    try:
+        async with engine.stream("POST", "/images/create", query, timeout=PULL_TIMEOUT) as answer:
+            while data := await answer.read():
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    _report(line, image, progress, remedy)
+    except EngineError as error:
+        raise RuntimeFault(f"cannot pull {image}: {error.said}", remedy=remedy) from error
+    _report(pending, image, progress, remedy)
+
+
+async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarget) -> str:
+    """Make an image of an instance that starts as the one that it came from, and return its name.
+
+    What lies in memory is not in it: `/run` with the secrets, `/tmp`, the home directory.
+    """
+    if isinstance(target, Audit):
+        label = re.sub(r"[^A-Za-z0-9_.-]+", "-", target.label).strip("-.")[:100] or "audit"
+        name, tag = AUDITS, f"{label}-{instance.rpartition('-')[2]}"
+    else:
+        name, tag = split(target.name)
+    config = (await engine.call("GET", f"/images/{image}/json"))["Config"]
+    body = {
+        # What is empty here the engine would take from the container.
+        "Entrypoint": config.get("Entrypoint") or [],
+        "Cmd": config.get("Cmd") or ["sh"],
+        "User": config.get("User") or "0",
+        "WorkingDir": config.get("WorkingDir") or "/",
+        "Env": config.get("Env") or [],
+        "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: ""},
+    }
+    query = {"container": instance, "repo": name, "tag": tag, "comment": f"snapshot of {instance}"}
+    await engine.call("POST", "/commit", query, body, timeout=COMMIT_TIMEOUT)
+    return f"{name}:{tag}"
+
+
+async def changes(engine: Engine, instance: str) -> list[str]:
+    """Return what differs from the image, as lines such as `A /etc/new`."""
+    found = await engine.call("GET", f"/containers/{instance}/changes", timeout=COMMIT_TIMEOUT)
+    return [f"{'CAD'[change['Kind']]} {change['Path']}" for change in found or ()]
+
+
+def split(image: str) -> tuple[str, str]:
+    """Return the name of an image without its tag or digest, and that, or else `latest`."""
+    name, at, digest = image.partition("@")
+    if at:
+        return name, digest
+    head, colon, tag = image.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (image, "latest")
+
+
+def _report(line: bytes, image: str, progress: Callable[[str], None], remedy: str) -> None:
+    if not line.strip():
+        return
+    try:
+        message: Any = json.loads(line)
+    except ValueError:
+        raise EngineBroken(f"the engine's answer about pulling {image} is no JSON") from None
+    if error := message.get("error"):
+        raise RuntimeFault(f"cannot pull {image}: {error}", remedy=remedy)
+    detail = message.get("progress") or ""
+    progress(f"pulling {image}: {message.get('status', '')} {detail}".strip())

@@ -1,0 +1,126 @@
+"""The same runtime on a real Podman, whose socket differs in details."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claw_core.errors import DeadlineExceeded, RuntimeFault
+from claw_core.host import Host
+from claw_core.intent import Intent
+from claw_core.ledger import Ledger
+from claw_core.model import Instance, Spec
+from claw_runtime_docker.runtime import DockerRuntime
+from cli.support import claw, entries, eventually, start
+from runtime_docker import engines
+from runtime_docker.engines import TestEngine
+from runtime_docker.support import gather, output, processes, run, session, shell
+from runtime_docker.test_commands import DAEMONS
+from runtime_docker.test_lifecycle import OWNER
+
+IMAGE = "claw-test:latest"
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[TestEngine]:
+    """A private Podman."""
+    if why := engines.missing():
+        pytest.skip(why)
+    if shutil.which("podman") is None:
+        pytest.skip("podman is not installed")
+    with engines.private("podman") as engine:
+        yield engine
+
+
+def test_a_session(podman: TestEngine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("up and down")
+
+    async def work() -> None:
+        options: dict[str, Any] = {"image": IMAGE, "secrets": {"TOKEN": "a\nb"}}
+        async with session(podman, **options) as s:
+            ended, out, err = await output(s, "sh", "-c", "cat; echo no >&2; exit 9", stdin=b"in")
+            assert (ended.code, out, err) == (9, "in", "no\n")
+            assert await shell(s, 'printf %s "$TOKEN"; id -u') != "0\n"
+            assert (await output(s, "nope"))[0].code == 127
+            status = await shell(s, "cat /proc/self/status")
+            assert "CapBnd:\t0000000000000000" in status
+            assert "NoNewPrivs:\t1" in status
+            assert (await output(s, "touch", "/etc/x"))[0].code != 0
+            await s.upload(tmp_path / "file", "/tmp/new/file")
+            await s.download("/tmp/new/file", tmp_path / "back")
+            found = await gather(*(output(s, "sh", "-c", f"exit {n}") for n in range(8)))
+            assert [ended.code for ended, _, _ in found] == list(range(8))
+
+    run(work())
+    assert (tmp_path / "back").read_text() == "up and down"
+
+
+def test_a_deadline_leaves_no_process(podman: TestEngine) -> None:
+    async def work() -> None:
+        async with session(podman, image=IMAGE) as s:
+            with pytest.raises(DeadlineExceeded):
+                await output(s, "sh", "-c", DAEMONS, timeout=1)
+            assert processes(podman, s.name) == []
+
+    run(work())
+
+
+def test_a_container_ends_with_its_owner(podman: TestEngine, state: Path) -> None:
+    argv = [sys.executable, "-c", OWNER, podman.host, IMAGE]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        name, _ = owner.stdout.readline().decode().split()
+        assert name in podman.names()
+        owner.send_signal(signal.SIGKILL)
+    assert eventually(lambda: name not in podman.names(), 20)
+
+
+def test_a_name_that_is_taken_is_told_and_given_free(podman: TestEngine, state: Path) -> None:
+    """Podman says 500, and not 409."""
+
+    async def work() -> None:
+        ledger = Ledger.open(state)
+        runtime = DockerRuntime({"host": podman.host, "image": IMAGE})
+        intent = Intent.new(ledger.install, "docker", runtime.settings)
+        with ledger.acquire(intent) as lease:
+            subject = Instance(intent.name, Spec(), Host(lease, "docker"))
+            await runtime.prepare(subject)
+            with pytest.raises(RuntimeFault, match="in use"):
+                await DockerRuntime(runtime.settings).prepare(subject)
+            await asyncio.gather(
+                *(DockerRuntime(runtime.settings).teardown(subject) for _ in range(3))
+            )
+            assert subject.name not in podman.names()
+
+    run(work())
+
+
+@pytest.mark.parametrize("point", ["docker.pre-create", "docker.post-create", "docker.pre-start"])
+def test_a_kill_leaves_nothing(podman: TestEngine, state: Path, point: str) -> None:
+    env = {**os.environ, "DOCKER_HOST": podman.host, "CLAW_FAILPOINT": f"{point}=kill"}
+    with start("run", "-r", "docker", "--image", IMAGE, "--", "true", env=env) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    until = time.monotonic() + 60
+    while entries(state) and time.monotonic() < until:
+        claw("reap")
+    assert entries(state) == []
+    assert not [name for name in podman.names() if name.startswith("claw-")]
+
+
+def test_there_is_no_network_by_default(podman: TestEngine) -> None:
+    async def work() -> None:
+        async with session(podman, image=IMAGE) as s:
+            assert "eth0" not in await shell(s, "cat /proc/net/dev")
+
+    run(work())
