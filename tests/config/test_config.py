@@ -76,7 +76,7 @@ def test_where_the_files_are_by_default(monkeypatch: pytest.MonkeyPatch, root: P
     assert default_path({}) == Path("/home/somebody/.config/claw/claw.toml")
     assert default_path({"XDG_CONFIG_HOME": "/c"}) == Path("/c/claw/claw.toml")
     monkeypatch.chdir(root)
-    assert Config.load(environ={}).root == root
+    assert Config.load(environ={}).root is None
     assert Config.load(environ={"CLAW_ROOT": "/elsewhere"}).root == Path("/elsewhere")
 
 
@@ -127,8 +127,45 @@ def test_a_group_that_has_only_a_table_is_named_and_not_there(root: Path) -> Non
     (root / "claw.toml").write_text('[groups.other]\nruntime = "local"\n')
     config = Config.load(path=root / "claw.toml", root=root, environ={})
     assert "other" in config.group_names()
-    with pytest.raises(ConfigProblems, match="there is no group 'other'"):
+    with pytest.raises(
+        ConfigProblems, match=r"there is no group 'other' in .*: finance, personal\n"
+    ):
         config.group("other")
+
+
+def test_a_slip_in_the_name_of_a_table_is_no_way_to_lose_a_floor(root: Path) -> None:
+    (root / "claw.toml").write_text('[groups.finanse]\nmin_isolation = "vm"\n')
+    config = Config.load(path=root / "claw.toml", root=root, environ={})
+    with pytest.raises(ConfigProblems, match=r"groups\.finanse: .* is finance meant\?"):
+        config.group("finance")
+    config.group("personal")
+
+
+def test_a_table_for_what_cannot_be_a_group_is_a_problem(root: Path) -> None:
+    (root / "claw.toml").write_text('[groups.global]\n[groups."../x"]\n')
+    config = Config.load(path=root / "claw.toml", root=root, environ={})
+    assert len(config.problems) == 2
+
+
+def test_a_table_for_a_runtime_that_nobody_knows_is_a_problem(root: Path) -> None:
+    (root / "claw.toml").write_text('[runtimes.locl]\nengine = "guard"\n')
+    config = Config.load(path=root / "claw.toml", root=root, environ={})
+    with pytest.raises(ConfigProblems, match=r"runtimes\.locl\.engine: unknown runtime 'locl'"):
+        config.merged(ASKED, None, names)
+
+
+def test_a_dotenv_of_no_root_decides_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".env").write_text("CONTAINER_RUNTIME=local\nthis is no assignment\n")
+    monkeypatch.chdir(root)
+    config = Config.load(environ={})
+    assert config.problems == ()
+    assert runtime(config, None) == (None, "default")
+
+
+def test_a_root_that_is_a_loop_of_links_is_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigProblems, match="there is no group 'g'"):
+        Config.load(root=tmp_path / "loop", environ={}).group("g")
 
 
 def test_a_change_of_a_groups_file_is_seen_whatever_its_times_say(root: Path) -> None:

@@ -116,14 +116,14 @@ def test_a_home_with_keys_in_it_is_refused(place: Path, monkeypatch: pytest.Monk
     home = place / "homes/me"
     (home / ".config/gcloud").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    mounts._home.cache_clear()
+    mounts.home.cache_clear()
     try:
         for source in (home, home.parent, home / ".config"):
             assert "it contains" in refusal(MountPolicy(), Mount(source, "/x", authorised=True))
         (home / "project").mkdir()
         MountPolicy().resolve(Mount(home / "project", "/x", authorised=True))
     finally:
-        mounts._home.cache_clear()
+        mounts.home.cache_clear()
 
 
 def test_no_writable_mount_contains_what_is_protected(place: Path) -> None:
@@ -135,6 +135,22 @@ def test_no_writable_mount_contains_what_is_protected(place: Path) -> None:
         assert "contains" in refusal(policy, mount)
         policy.resolve(Mount(source, "/x", authorised=True))
     policy.resolve(Mount(place / "read/inner", "/x", writable=True, authorised=True))
+
+
+def test_no_writable_mount_is_part_of_what_is_protected(place: Path) -> None:
+    policy = MountPolicy(protected=(str(place / "read"),))
+    mount = Mount(place / "read/inner", "/x", writable=True, authorised=True)
+    assert "is part of" in refusal(policy, mount)
+
+
+def test_every_link_on_the_way_is_protected(place: Path) -> None:
+    (place / "real").mkdir()
+    (place / "real/claw.toml").touch()
+    (place / "read/current").symlink_to("../real")
+    (place / "outside/claw.toml").symlink_to(place / "read/current/claw.toml")
+    policy = MountPolicy(protected=protect(place / "outside/claw.toml"))
+    for source in (place / "outside", place / "read", place / "real"):
+        assert "contains" in refusal(policy, Mount(source, "/x", writable=True, authorised=True))
 
 
 @pytest.mark.parametrize("target", ["x", "", "/x/../y", "/a\0b"])

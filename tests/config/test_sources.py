@@ -41,7 +41,11 @@ WRONG_TOML = [
     ('mounts = ["/a:/b/../c"]', "mounts[0]: expected an absolute path without .. as the target"),
     ("env = { A = 1 }", "env.A: expected text, got a number"),
     ('env = { "A=B" = "1" }', "env: 'A=B' cannot be the name of a variable"),
-    ('env = { A = "a\\u0000b" }', "env.A: expected text, got text"),
+    ('env = { A = "a\\u0000b" }', "env.A: expected text without characters that no program"),
+    ('env = { "A\\u001b[2K" = "1" }', "env: 'A\\x1b[2K' cannot be the name of a variable"),
+    ('image = "a\\nb"', 'image: expected printable text, got "a\\nb"'),
+    ("cpus = 1e300", "cpus: expected a number above zero, got 1e+300"),
+    ('"a\\u001b" = 1', "a\\u001b: unknown key; "),
     ("runtimes = 1", "runtimes: expected a table, got 1"),
     ("runtimes.local = 1", "runtimes.local: expected a table, got 1"),
     ("runtimes.local.since = 2020-01-01", "runtimes.local.since: expected text, a number, a flag"),
@@ -71,6 +75,10 @@ WRONG_JSON: list[tuple[Any, str]] = [
     (
         {"containerConfig": {"timeout": "10m"}},
         'containerConfig.timeout: expected milliseconds, got "10m"',
+    ),
+    (
+        {"containerConfig": {"timeout": 10**400}},
+        "containerConfig.timeout: expected milliseconds, got 1000",
     ),
     ({"containerConfig": {"timeout": 0}}, "containerConfig.timeout: expected milliseconds, got 0"),
     (
@@ -238,6 +246,13 @@ def test_a_key_that_is_named_twice_is_an_error(tmp_path: Path) -> None:
         sources.group_file(tmp_path / "config.json", "config.json")
 
 
+def test_many_keys_of_which_one_is_named_twice_take_no_time(tmp_path: Path) -> None:
+    keys = ",".join(f'"k{number}":1' for number in range(50_000))
+    (tmp_path / "config.json").write_text('{"a":1,"a":2,' + keys + "}")
+    with pytest.raises(Problems, match="names 'a' more than once"):
+        sources.group_file(tmp_path / "config.json", "config.json")
+
+
 def test_what_is_nested_too_deeply_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(Problems, match="nested too deeply"):
@@ -349,7 +364,7 @@ def test_nanoclaws_names_are_understood() -> None:
     assert "hunter2" not in repr(source)
 
 
-@pytest.mark.parametrize("text", ["10m", "-1", "1.5", "9" * 20, "²"])
+@pytest.mark.parametrize("text", ["10m", "-1", "1.5", "9" * 20, "²", "0"])
 def test_a_wrong_number_in_the_environment_is_an_error(text: str) -> None:
     with pytest.raises(Problems, match="environment: TART_SSH_TIMEOUT: expected milliseconds"):
         sources.environment({"TART_SSH_TIMEOUT": text}, "environment")

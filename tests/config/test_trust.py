@@ -29,6 +29,9 @@ FIRST: dict[str, Any] = {
 }
 
 
+DAMAGED = '{"v": 1, "runtime": null, "image": null, "env": {}, "mounts": []}'
+
+
 class Place:
     """A root with one group, and the store of somebody's state directory."""
 
@@ -170,12 +173,30 @@ def test_roots_and_installs_are_told_apart(place: Place, tmp_path: Path) -> None
     assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"v": 2}', '{"v": 1, "runtime": null}', "\0"])
+def test_a_symlink_on_the_way_of_a_mount_that_changes_is_a_change(place: Place) -> None:
+    """An agent that can write below an allowed root could lead its mount somewhere else."""
+    for name in ("one", "two"):
+        (place.root / name).mkdir()
+    (place.root / "link").symlink_to("one")
+    place.write({"additionalMounts": [{"hostPath": str(place.root / "link")}]})
+    place.store.accept(place.config.group("g"))
+    place.check()
+    (place.root / "link").unlink()
+    (place.root / "link").symlink_to("two")
+    with pytest.raises(Untrusted, match=f"mount {place.root}/two at /workspace/extra/link: added"):
+        place.check()
+    granted = {"/workspace/extra/link": str(place.root / "one")}
+    place.store.check(place.config.group("g"), granted)
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[]", "[" * 9000, '{"v": 2}', '{"v": 1, "runtime": null}', "\0", DAMAGED]
+)
 def test_a_damaged_memory_is_an_error_that_names_it(place: Place, damage: str) -> None:
     place.store.path("g").write_text(damage)
     with pytest.raises(ConfigError, match="is damaged") as error:
         place.check()
-    assert "remove the damaged file" in str(error.value)
+    assert "once the damaged file is removed" in str(error.value)
 
 
 def test_of_many_first_uses_exactly_one_is_remembered(tmp_path: Path, state: Path) -> None:

@@ -155,6 +155,20 @@ def test_no_isolation_at_all_is_taken_only_when_somebody_says_so() -> None:
     assert route(machine, runtime="plain", min_isolation=Isolation.NONE).runtime == "plain"
 
 
+def test_no_network_is_a_requirement_whatever_a_runtime_answers() -> None:
+    async def main() -> None:
+        merged = merge(Source(Settings(runtime="docker"), "claw.toml"))
+        await choose(FULL, Spec(network="none"), merged)  # the model answers `default`
+
+    with pytest.raises(Refused, match="it cannot do without a network"):
+        asyncio.run(main())
+
+
+def test_a_description_without_a_level_counts_as_the_strongest() -> None:
+    machine = Machine({"mine": NO, "local": Isolation.SANDBOX})
+    assert "mine is vm" in refused(machine, runtime="mine", fallback=("local",))
+
+
 def test_a_failing_candidate_is_passed_over() -> None:
     machine = Machine({"apple": PluginError("broken", remedy="r"), "local": Isolation.SANDBOX})
     found = route(machine)
@@ -200,7 +214,7 @@ def test_isolation_is_never_below_the_floor_or_the_choice(
             if named in gives and not (isinstance(gives[named], ClawError))
             else Description(available=False)
         )
-        if description.available:
+        if description.available and description.isolation:
             assert level >= description.isolation
         else:
             strongest = {"docker": Isolation.KERNEL, "local": Isolation.SANDBOX}

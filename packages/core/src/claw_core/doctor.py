@@ -13,11 +13,15 @@ import attrs
 from claw_core import events
 from claw_core._version import __version__
 from claw_core.config.config import Config
+from claw_core.config.settings import merge
+from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.errors import ClawError, PluginError
 from claw_core.explanation import explain
 from claw_core.ledger import Ledger, default_state_directory
+from claw_core.redaction import Redactor
 from claw_core.registry import Registry, load_observers
 from claw_core.router import Router
+from claw_core.routing import table
 from claw_core.tasks import in_thread
 from claw_core.warden import Warden
 
@@ -48,8 +52,15 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
     Args:
         config: what is configured, its problems included.
     """
+    redact = Redactor(_secrets(config))
     system = f"Python {platform.python_version()} on {sys.platform} {platform.machine()}"
     yield Finding("core", "ok", f"claw-core {__version__}, {system}")
+    async for finding in _findings(config):
+        remedy = finding.remedy and redact(finding.remedy)
+        yield attrs.evolve(finding, detail=redact(finding.detail), remedy=remedy)
+
+
+async def _findings(config: Config) -> AsyncIterator[Finding]:
     async for finding in _ledger(default_state_directory()):
         yield finding
     async for finding in _runtimes(config):
@@ -61,6 +72,14 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
     if not config.problems:
         async for finding in _routes(config):
             yield finding
+
+
+def _secrets(config: Config) -> dict[str, str]:
+    """The values of everything that anybody names as a secret."""
+    named = [name for names in RUNTIME_SECRETS.values() for name in names]
+    for source in (*config.defaults, *config.groups.values()):
+        named += source.settings.secrets
+    return {name: config.secrets[name] for name in named if name in config.secrets}
 
 
 async def _ledger(state: Path) -> AsyncIterator[Finding]:
@@ -94,7 +113,7 @@ async def _runtimes(config: Config) -> AsyncIterator[Finding]:
             yield Finding(subject, "note", f"{source}: {row.error.message}", row.error.remedy)
             continue
         try:
-            settings = _table(config, row.name)
+            settings = table(merge(*config.defaults), row.name)
             description = await registry.resolve(row.name, settings).describe()
         except ClawError as error:
             yield Finding(subject, "fail", f"{source}: {error.message}", error.remedy)
@@ -106,13 +125,6 @@ async def _runtimes(config: Config) -> AsyncIterator[Finding]:
         detail = ", ".join(part for part in parts if part)
         state: State = "ok" if description.available and not description.reason else "note"
         yield Finding(subject, state, detail, description.remedy)
-
-
-def _table(config: Config, name: str) -> dict[str, object]:
-    from claw_core.config.settings import merge
-    from claw_core.routing import table
-
-    return dict(table(merge(*config.defaults), name))
 
 
 def _observers(config: Config) -> Iterator[Finding]:
@@ -142,7 +154,10 @@ def _configuration(config: Config) -> Iterator[Finding]:
     if config.file is not None:
         missing = "" if config.file.exists() else ", which does not exist"
         yield Finding("claw.toml", "ok", f"{config.file}{missing}")
-    yield Finding("root", "ok", f"{config.root}, {len(config.group_names())} groups")
+    if config.root is not None and not config.root.is_dir():
+        yield Finding("root", "fail", f"{config.root} is no directory", "correct --root")
+    else:
+        yield Finding("root", "ok", f"{config.root}, {len(config.group_names())} groups")
 
 
 async def _routes(config: Config) -> AsyncIterator[Finding]:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from claw_core.routing import Candidate
 
 
+SHOWN = 20
+"""Problems that one message lists; whoever sees more corrects these first."""
+
+
 class ClawError(Exception):
     """A failure of claw or of a runtime, never of the command that ran.
 
@@ -90,8 +94,11 @@ class ConfigProblems(ConfigError):
     @classmethod
     def of(cls, problems: Sequence[str]) -> ConfigProblems:
         """One error for all of them."""
+        lines = list(problems[:SHOWN])
+        if len(problems) > SHOWN:
+            lines.append(f"... and {len(problems) - SHOWN} more")
         many = f"{len(problems)} problems in the configuration\n    " if len(problems) > 1 else ""
-        error = cls(many + "\n    ".join(problems), cleaned="nothing was started")
+        error = cls(many + "\n    ".join(lines), cleaned="nothing was started")
         error.problems = tuple(problems)
         return error
 
@@ -120,6 +127,11 @@ class Refused(ClawError):
     """
 
     candidates: tuple[Candidate, ...] = ()
+
+    def redact(self, redact: Callable[[str], str]) -> None:
+        """Take out of every text what must not be said."""
+        super().redact(redact)
+        self.candidates = tuple(one.redacted(redact) for one in self.candidates)
 
 
 class RuntimeFault(ClawError):

@@ -34,7 +34,10 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        # Where an agent writes, a symlink could lead the lines anywhere; a fifo could hold us up.
+        flags = (
+            os.O_NONBLOCK | os.O_NOFOLLOW | os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        )
         try:
             self._descriptor = os.open(path, flags, 0o600)
         except OSError as error:

@@ -43,6 +43,8 @@ class Explanation:
     def sentence(self) -> str:
         """The answer in one line."""
         who = f"group {self.group}" if self.group else "a run without a group"
+        if self.trust:
+            return f"{who}: nothing, before what its config.json asks for is accepted"
         if self.route is None and isinstance(self.refusal, ConfigProblems):
             return f"{who}: nothing; {self.refusal.message}"
         if self.route is None:
@@ -71,7 +73,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""
-        route = self.route
+        route = None if self.trust else self.route
         return {
             "group": self.group,
             "runtime": route and route.runtime,
@@ -112,9 +114,11 @@ async def explain(router: Router, group: str | None = None, **asked: Any) -> Exp
         ConfigProblems: all that is wrong in the configuration.
     """
     merged = await router.merged(group, **asked)
-    pending = await router.pending(group)
-    used = None if group is None or router.config.root is None else pending is not None
-    trust = tuple(pending or ())
+    used: bool | None = None
+    trust: tuple[str, ...] = ()
+    if group is not None and router.config.root is not None:
+        pending = await router.pending(group)
+        used, trust = pending is not None, tuple(pending or ())
     try:
         route = await router.route(group, **asked)
     except ClawError as error:

@@ -13,6 +13,7 @@ import attrs
 
 from claw_core import events
 from claw_core.errors import ConfigError, RuntimeFault
+from claw_core.redaction import Redactor
 from claw_core.tasks import in_thread, persist
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Host:
     runtime: str
     _secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     _listener: events.Listener = events.ignore
+    _redactor: Redactor = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._redactor = Redactor(self._secrets)
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -84,10 +89,7 @@ class Host:
 
     def redact(self, text: str) -> str:
         """Replace every secret value in a text by `[secret NAME]`."""
-        for name, value in self._secrets.items():
-            if value:
-                text = text.replace(value, f"[secret {name}]")
-        return text
+        return self._redactor(text)
 
     def inherited(self) -> tuple[int, ...]:
         """Descriptors that a child must inherit while its effect is in flight: the op-lock.

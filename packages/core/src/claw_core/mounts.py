@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -93,11 +93,11 @@ class MountPolicy:
                     f"{path!r} is never mounted: {name[0].strip('/')!r} is blocked",
                     "mount a directory without it, or upload the single files that are needed",
                 )
-        home = _home()
-        if home is None or not (_below(home, source) or _below(source, home)):
+        own = home()
+        if own is None or not (_below(own, source) or _below(source, own)):
             return
         for pattern in self.blocked:
-            inside = f"{home}/{pattern}"
+            inside = f"{own}/{pattern}"
             if _below(inside, source) and os.path.lexists(inside):
                 raise NotGranted(
                     f"{source!r} is never mounted: it contains {inside!r}",
@@ -128,9 +128,26 @@ class NotGranted(Exception):
 
 
 def protect(*paths: Path) -> tuple[str, ...]:
-    """What to protect of files that may be symlinks: where they are, and where they lead."""
-    places = [place for path in paths for place in (_absolute(str(path)), os.path.realpath(path))]
-    return tuple(dict.fromkeys(places))
+    """What to protect of files that may be symlinks: where they lead, and every link on the way."""
+    return tuple(dict.fromkeys(place for path in paths for place in _way(str(path.absolute()))))
+
+
+def _way(path: str) -> Iterator[str]:
+    """Every symlink that is followed to get to a path, and what is found in the end."""
+    here, rest = "/", path.split("/")
+    for _ in range(1000):  # a loop of links leads nowhere, and the kernel gives up as well
+        if not rest:
+            break
+        part, *rest = rest
+        place = os.path.normpath(f"{here}/{part}")
+        if Path(place).is_symlink():
+            yield place
+            target = str(Path(place).readlink())
+            here = "/" if target.startswith("/") else here
+            rest = [*target.split("/"), *rest]
+        else:
+            here = place
+    yield here
 
 
 @functools.lru_cache
@@ -144,7 +161,7 @@ def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 @functools.lru_cache
-def _home() -> str | None:
+def home() -> str | None:
     """The home directory, if there is one."""
     try:
         return os.path.realpath(Path.home())
@@ -164,8 +181,9 @@ def _below(path: str, directory: str) -> bool:
 
 def _refuse_protected(source: str, protected: Iterable[str]) -> None:
     for place in protected:
-        if _below(place, source):
+        if _below(place, source) or _below(source, place):
+            how = "contains" if _below(place, source) else "is part of"
             raise NotGranted(
-                f"a writable mount of {source!r} contains {place!r}",
-                "mount it read-only, or mount a directory below it",
+                f"a writable mount of {source!r} {how} {place!r}",
+                "mount it read-only, or mount another directory",
             )

@@ -16,6 +16,7 @@ from claw_core import events
 from claw_core.discovery import Origin
 from claw_core.errors import ClawError, RuntimeFault, Unsupported
 from claw_core.hookspecs import NAMESPACE, Phase, Runtime
+from claw_core.isolation import Isolation
 from claw_core.model import (
     IO,
     Assessment,
@@ -208,6 +209,12 @@ class Relay(Runtime):
                 remedy=f"report this to the authors of {self._plugin}",
                 **place,
             )
+        if odd := _odd(result):
+            raise RuntimeFault(
+                f"hook {hook} of {self._plugin} returned {odd}",
+                remedy=f"report this to the authors of {self._plugin}",
+                **place,
+            )
         return result
 
     def silent(self, hook: str) -> RuntimeFault:
@@ -226,3 +233,12 @@ class Relay(Runtime):
             self._listener(event)
         except Exception as error:  # noqa: BLE001 - a progress line must not prevent a teardown
             _log.error("the listener failed on %s: %r", type(event).__name__, error)
+
+
+def _odd(result: object) -> str | None:
+    """What is wrong in an answer of the right type, where core would rely on it."""
+    if isinstance(result, Assessment | Description) and not isinstance(result.isolation, Isolation):
+        return f"{result.isolation!r} where a level of isolation is due"
+    if isinstance(result, Assessment) and result.network not in {"none", "default"}:
+        return f"the network {result.network!r}"
+    return None

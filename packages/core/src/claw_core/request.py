@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from claw_core.config.config import WORKSPACE_GROUP, Config, Group, raise_if
 from claw_core.config.settings import Merged
 from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.model import Mount, Resources, Spec
-from claw_core.mounts import MountPolicy, NotGranted
+from claw_core.mounts import MountPolicy, NotGranted, home
 
+WORKSPACE: Final = "/workspace"
 ASKED: Final = "asked for"
 """The origin of what a caller says himself, on a command line or in a program."""
 
@@ -20,16 +23,35 @@ def folder_mount(group: Group) -> Mount:
     return Mount(group.folder, WORKSPACE_GROUP, writable=True, relocatable=True, authorised=True)
 
 
+def workspace_mount(policy: MountPolicy, directory: Path, merged: Merged) -> Mount | None:
+    """A directory that nobody asked for, read-only at `/workspace`; None where it has no place.
+
+    It is left out where something else goes to `/workspace` or below, and where it is the home
+    directory, the root, or may not be mounted.
+    """
+    mount = Mount(directory, WORKSPACE, relocatable=True, authorised=True)
+    places = (posixpath.normpath(one.target) for one in merged.settings.mounts)
+    if any(f"{place}/".startswith(f"{WORKSPACE}/") for place in places):
+        return None
+    try:
+        found = policy.resolve(mount)
+    except NotGranted:
+        return None
+    return None if str(found.source) in {"/", home()} else found
+
+
 def spec_for(
-    policy: MountPolicy, merged: Merged, group: str | None = None, folder: Mount | None = None
+    policy: MountPolicy, merged: Merged, group: str | None = None, implicit: Mount | None = None
 ) -> Spec:
     """Return the spec that the settings amount to, every mount resolved and granted.
+
+    Mounts come in the order of their depth, so that none covers another.
 
     Args:
         policy: decides about mounts.
         merged: the settings.
         group: name of the group.
-        folder: the mount of the group's folder, granted already.
+        implicit: a mount that core makes itself, granted already.
 
     Raises:
         ConfigProblems: mounts that are not granted, variables that cannot be; all of them.
@@ -37,25 +59,37 @@ def spec_for(
     settings = merged.settings
     problems = list(_variable_problems(merged))
     granted = []
-    if folder is not None and f"mounts.{folder.target}" not in merged.values:
-        granted.append(folder)
+    if implicit is not None and f"mounts.{implicit.target}" not in merged.values:
+        granted.append(implicit)
     for mount in settings.mounts:
         try:
             granted.append(policy.resolve(mount))
         except NotGranted as error:
-            origin = merged.origin(f"mounts.{mount.target}")
+            origin = merged.origin(f"mounts.{posixpath.normpath(mount.target)}")
             problems.append(f"{origin}: {error} ({error.remedy})")
     raise_if(problems)
     return Spec(
         group=group,
         image=settings.image,
-        mounts=tuple(granted),
+        mounts=tuple(sorted(granted, key=_depth)),
         env=settings.env,
         secrets=settings.secrets,
         network=settings.network,
         resources=Resources(settings.cpus, settings.memory, settings.processes),
         workdir=settings.workdir,
     )
+
+
+def granted_of(group: Group, merged: Merged, spec: Spec) -> dict[str, str]:
+    """Target -> real source, of the mounts of a spec that a group's own file asks for."""
+    asked = group.file.settings.mounts if group.file else ()
+    values = [one.value for one in merged.values.values() if isinstance(one.value, Mount)]
+    own = {mount.target for mount in asked if any(mount is value for value in values)}
+    return {mount.target: str(mount.source) for mount in spec.mounts if mount.target in own}
+
+
+def _depth(mount: Mount) -> int:
+    return posixpath.normpath(mount.target).rstrip("/").count("/")
 
 
 def secret_values(

@@ -15,13 +15,21 @@ from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
 from claw_core.config.settings import Settings, Size, Source, Variables
+from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.errors import ClawError, ConfigProblems, Refused, WardenUnavailable
 from claw_core.ledger import Intent, Ledger, default_state_directory
-from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.model import Exit, Mount, Network, Resources, Spec
 from claw_core.mounts import MountPolicy, NotGranted
 from claw_core.redaction import Redactor, redacted
 from claw_core.registry import Registry, load_observers
-from claw_core.request import ASKED, folder_mount, secret_values, spec_for
+from claw_core.request import (
+    ASKED,
+    folder_mount,
+    granted_of,
+    secret_values,
+    spec_for,
+    workspace_mount,
+)
 from claw_core.routing import Route, choose
 from claw_core.session import Deadlines, Session
 from claw_core.tasks import in_thread, persist
@@ -92,7 +100,7 @@ class Router:
         redact = Redactor()
         listener = redact.events(listener)
         ledger = await in_thread(Ledger.open, state or default_state_directory())
-        if config.root is not None:
+        if config.file is not None:
             observers = (*observers, *_installed_observers(config, listener))
         router = cls(ledger, Registry(observers, listener), config, redact, listener)
         with redact.logging():
@@ -103,11 +111,14 @@ class Router:
             finally:
                 await persist(router._close())
 
-    async def route(self, group: str | None = None, **asked: Any) -> Route:
+    async def route(
+        self, group: str | None = None, *, workspace: Path | None = None, **asked: Any
+    ) -> Route:
         """Decide where a run would go, and start nothing.
 
         Args:
             group: the group it would run for.
+            workspace: as for `session`.
             **asked: what `session` takes, as far as it says what an instance shall be.
 
         Raises:
@@ -115,7 +126,11 @@ class Router:
             Refused: no runtime accepts the run.
         """
         found = await self._group(group)
-        route, _ = await self._decide(found, group, self._merged(found, _asked(**asked)))
+        merged = self._merged(found, _asked(**asked))
+        with redacted(self.redact):
+            spec = self._spec(found, group, merged, workspace)
+            route, _ = await self._decide(spec, merged)
+            secret_values(self.config, merged, route.runtime, {})
         return route
 
     async def merged(self, group: str | None = None, **asked: Any) -> Merged:
@@ -148,6 +163,7 @@ class Router:
         network: Network | None = None,
         resources: Resources | None = None,
         workdir: str | None = None,
+        workspace: Path | None = None,
         deadlines: Deadlines | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
@@ -167,6 +183,8 @@ class Router:
             network: `none` or `default`; None is the runtime's choice.
             resources: upper bounds.
             workdir: directory in which commands start.
+            workspace: directory to be seen at `/workspace`, read-only, unless a mount goes there,
+                it is a group's run, or the directory is the home or the root.
             deadlines: upper bounds for what the runtime does.
 
         Raises:
@@ -181,17 +199,13 @@ class Router:
         self.redact.learn(given)
         asked = _asked(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
-            chosen = await self._group(group)
-            trust = self.trust() if chosen is not None else None
-            if chosen is not None and trust is not None:
-                await in_thread(trust.check, chosen)
+            found = await self._group(group)
+            merged = self._merged(found, asked)
+            spec = await self._trusted(found, group, merged, workspace)
             warden = self._start_warden()
-            merged = self._merged(chosen, asked)
-            route, relay = await self._decide(chosen, group, merged)
-            if chosen is not None and trust is not None:
-                await in_thread(trust.remember, chosen)
-            values = secret_values(self.config, route.merged, route.runtime, given)
-            self.redact.learn(values)
+            route, relay = await self._decide(spec, merged)
+            values = secret_values(self.config, merged, route.runtime, given)
+            await self._remember(found, merged, spec)
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             session = self._session(route, relay, values, deadlines or Deadlines())
@@ -260,13 +274,54 @@ class Router:
         return self.config.known_group(name) or await in_thread(self.config.group, name)
 
     def _merged(self, group: Group | None, asked: Settings) -> Merged:
-        return self.config.merged(Source(asked, ASKED), group, self.registry.names)
+        """Join all settings, and learn the secrets that they name before anything is said."""
+        merged = self.config.merged(Source(asked, ASKED), group, self.registry.names)
+        names = (*merged.settings.secrets, *sum(RUNTIME_SECRETS.values(), ()))
+        available = self.config.secrets
+        self.redact.learn({name: available[name] for name in names if name in available})
+        return merged
 
-    async def _decide(
-        self, group: Group | None, name: str | None, merged: Merged
-    ) -> tuple[Route, Relay]:
-        folder = self._folder(group) if group is not None and self.config.root else None
-        return await choose(self._relay, spec_for(self._policy, merged, name, folder), merged)
+    def _spec(
+        self, group: Group | None, name: str | None, merged: Merged, workspace: Path | None
+    ) -> Spec:
+        implicit = None
+        if group is not None and self.config.root is not None:
+            implicit = self._folder(group)
+        elif workspace is not None:
+            implicit = workspace_mount(self._policy, workspace, merged)
+        return spec_for(self._policy, merged, name, implicit)
+
+    async def _trusted(
+        self, group: Group | None, name: str | None, merged: Merged, workspace: Path | None
+    ) -> Spec:
+        """The spec, when the group's own file asks for nothing that was not accepted."""
+        trust = self.trust()
+        if group is None or trust is None:
+            return self._spec(group, name, merged, workspace)
+        try:
+            spec = self._spec(group, name, merged, workspace)
+        except ConfigProblems:
+            await in_thread(trust.check, group)  # a change that was not accepted says more
+            raise
+        await in_thread(trust.check, group, granted_of(group, merged, spec))
+        return spec
+
+    async def _remember(self, group: Group | None, merged: Merged, spec: Spec) -> None:
+        trust = self.trust()
+        if group is not None and trust is not None:
+            await in_thread(trust.remember, group, granted_of(group, merged, spec))
+
+    async def _decide(self, spec: Spec, merged: Merged) -> tuple[Route, Relay]:
+        """Choose, and keep secrets out of what the runtimes said."""
+        route, relay = await choose(self._relay, spec, merged)
+        if route.others or route.assessment.notes:
+            notes = tuple(map(self.redact, route.assessment.notes))
+            route = attrs.evolve(
+                route,
+                assessment=attrs.evolve(route.assessment, notes=notes),
+                others=tuple(one.redacted(self.redact) for one in route.others),
+            )
+        return route, relay
 
     def _folder(self, group: Group) -> Mount:
         """The mount of a group's folder, granted once for as long as the group stays the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -35,6 +35,11 @@ class Candidate:
 
     runtime: str
     refusal: Refusal
+
+    def redacted(self, redact: Callable[[str], str]) -> Candidate:
+        """The same without what must not be said."""
+        refusal = Refusal(redact(self.refusal.reason), redact(self.refusal.remedy))
+        return Candidate(self.runtime, refusal)
 
 
 @attrs.frozen
@@ -79,6 +84,8 @@ async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Rel
             answer = await relay.assess(spec)
             if isinstance(answer, Assessment) and answer.isolation < floor:
                 answer = _too_weak(answer, floor, merged)
+            if isinstance(answer, Assessment) and spec.network == "none" != answer.network:
+                answer = Refusal("it cannot do without a network", "choose another runtime")
             if isinstance(answer, Assessment):
                 why = _why(merged, name, refused)
                 route = Route(name, relay.settings, answer, why, spec, merged, tuple(refused))
@@ -94,12 +101,8 @@ async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Rel
 
 
 def table(merged: Merged, name: str) -> Mapping[str, Any]:
-    """What a runtime is made from; its table may stand under an alias."""
-    found: dict[str, Any] = {}
-    for key, settings in merged.settings.runtimes.items():
-        if canonical(key) == name:
-            found |= settings
-    return found
+    """What a runtime is made from."""
+    return merged.settings.runtimes.get(name, {})
 
 
 def _names(merged: Merged) -> list[str]:
@@ -121,7 +124,7 @@ async def _level(relays: Relays, name: str, settings: Mapping[str, Any]) -> Isol
     """The isolation that whoever names a runtime counts on: what it gives here, or at best."""
     with contextlib.suppress(ClawError):
         description = await relays(name, settings).describe()
-        if description.available:
+        if description.available and description.isolation > Isolation.NONE:
             return description.isolation
     return KNOWN[name].best if name in KNOWN else Isolation.VM
 

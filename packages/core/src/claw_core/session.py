@@ -182,6 +182,8 @@ class Session:
                 ended = await self.relay.execute(
                     instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
                 )
+                if ended.reason:
+                    ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
                 if recorded:
                     self.record.exit = ended
                 return ended

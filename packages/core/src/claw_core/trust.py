@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from claw_core import durable
+from claw_core.config import files
 from claw_core.config.config import Group
 from claw_core.config.settings import Settings
 from claw_core.errors import ConfigError, Untrusted
@@ -26,6 +27,8 @@ from claw_core.known import KNOWN, canonical
 from claw_core.statedir import unavailable
 
 VERSION: Final = 1
+MALFORMED: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading JSON of another shape ends in."""
 
 
 @attrs.frozen
@@ -36,7 +39,8 @@ class Asked:
         runtime: the runtime that it names.
         image: the image that it names.
         env: variable -> digest of its value, which may be a secret.
-        mounts: target -> source, and whether it is writable.
+        mounts: target -> the real path of its source, so that an agent which changes a symlink on
+            the way asks for another mount; and whether it is writable.
     """
 
     runtime: str | None = None
@@ -45,18 +49,25 @@ class Asked:
     mounts: Mapping[str, tuple[str, bool]] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, salt: str) -> Asked:
+    def of(cls, settings: Settings, salt: str, granted: Mapping[str, str] = {}) -> Asked:
         """Take from settings what matters.
 
         Args:
             settings: what the file sets.
             salt: makes digests of equal values differ between installs.
+            granted: target -> real source, of mounts that were resolved already.
         """
         return cls(
             settings.runtime and canonical(settings.runtime),
             settings.image,
             {name: _digest(salt, name, value) for name, value in settings.env.items()},
-            {mount.target: (str(mount.source), mount.writable) for mount in settings.mounts},
+            {
+                mount.target: (
+                    granted.get(mount.target) or os.path.realpath(mount.source),
+                    mount.writable,
+                )
+                for mount in settings.mounts
+            },
         )
 
     @classmethod
@@ -90,13 +101,19 @@ class TrustStore:
     install: str
     root: Path
 
-    def check(self, group: Group) -> None:
+    def check(self, group: Group, granted: Mapping[str, str] = {}) -> None:
         """Return when the group's file asks for nothing beyond what was accepted.
+
+        Args:
+            group: the group.
+            granted: target -> real source, of mounts that will be mounted as they are now.
 
         Raises:
             Untrusted: what it asks for beyond that.
         """
-        if changes := self.pending(group):
+        known = self._load(group.name)
+        asked = self._asked(group, granted)
+        if known is not None and (changes := list(differences(known, asked))):
             raise Untrusted(
                 f"groups/{group.name}/config.json asks for more than was accepted\n    "
                 + "\n    ".join(changes),
@@ -104,15 +121,19 @@ class TrustStore:
                 remedy=f"undo the change, or accept it with `claw trust {group.name}`",
             )
 
-    def remember(self, group: Group) -> None:
+    def remember(self, group: Group, granted: Mapping[str, str] = {}) -> None:
         """Take what the group's file asks for as accepted, if this is its first use.
+
+        Args:
+            group: the group.
+            granted: as for `check`.
 
         Raises:
             Untrusted: another process was first, and accepted less.
             LedgerUnavailable: it cannot be remembered.
         """
-        if not self._save(group.name, self._asked(group), replace=False):
-            self.check(group)
+        if not self._save(group.name, self._asked(group, granted), replace=False):
+            self.check(group, granted)
 
     def pending(self, group: Group) -> list[str] | None:
         """What the group's file asks for beyond what was accepted; None when it was never used."""
@@ -137,21 +158,26 @@ class TrustStore:
         root = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return self.state / "trust" / f"{root}-{name}.json"
 
-    def _asked(self, group: Group) -> Asked:
-        return Asked.of(group.file.settings if group.file else Settings(), self.install)
+    def _asked(self, group: Group, granted: Mapping[str, str] = {}) -> Asked:
+        return Asked.of(group.file.settings if group.file else Settings(), self.install, granted)
 
     def _load(self, name: str) -> Asked | None:
         path = self.path(name)
         try:
-            return Asked.from_json(json.loads(path.read_text()))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise unavailable(f"cannot read {path}", error) from error
-        except (KeyError, TypeError, ValueError) as error:
+            text = files.read(path, trusted=True)
+            return None if text is None else Asked.from_json(json.loads(text))
+        except (
+            files.Unreadable,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            ValueError,
+            TypeError,
+        ) as error:
             raise ConfigError(
                 f"{path} is damaged: {error}",
-                remedy="look at the group's config.json, and remove the damaged file",
+                remedy=f"look at the group's config.json, and `claw trust {name}` once the damaged "
+                "file is removed",
             ) from error
 
     def _save(self, name: str, asked: Asked, *, replace: bool) -> bool:

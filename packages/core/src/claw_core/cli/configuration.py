@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from claw_core.config.config import Config
+from claw_core.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,7 +22,7 @@ def configured(function: F) -> F:
             "--root",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Directory of groups/ and .env; else $CLAW_ROOT, else the working directory.",
+            help="Directory of groups/ and .env; else $CLAW_ROOT, for groups the working one.",
         ),
         click.option(
             "--config",
@@ -33,6 +35,23 @@ def configured(function: F) -> F:
     return function
 
 
-def load(config: Path | None, root: Path | None) -> Config:
-    """Read what is configured; what is wrong with it is said when something is to run."""
+def load(config: Path | None, root: Path | None, *, for_groups: bool = True) -> Config:
+    """Read what is configured; what is wrong with it is said when something is to run.
+
+    Args:
+        config: what `--config` says.
+        root: what `--root` says.
+        for_groups: whether groups are wanted, so that they are in the working directory where
+            nobody says otherwise.
+
+    Raises:
+        ConfigError: the working directory is gone.
+    """
+    if root is None and for_groups and not os.environ.get("CLAW_ROOT"):
+        try:
+            root = Path.cwd()
+        except FileNotFoundError:
+            raise ConfigError(
+                "the working directory does not exist any more", remedy="go to another one"
+            ) from None
     return Config.load(path=config, root=root)

@@ -51,5 +51,5 @@ async def _explain(
     from claw_core.router import Router
 
     asked: dict[str, Any] = {"runtime": runtime} if runtime else {}
-    async with Router.open(config=load(config, root)) as router:
+    async with Router.open(config=load(config, root, for_groups=group is not None)) as router:
         return await explain(router, group, **asked)

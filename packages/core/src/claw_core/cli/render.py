@@ -17,8 +17,13 @@ def say(text: str) -> None:
     """Write one message of claw itself to standard error."""
     # Only the standard error of a terminal or a pipe: losing a message must not lose the run.
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"claw: {text}\n")
+        sys.stderr.write(f"claw: {harmless(text)}\n")
         sys.stderr.flush()
+
+
+def harmless(text: str) -> str:
+    """A text whose letters cannot move the cursor: agents have a say in some of them."""
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
 
 
 def document(value: Any) -> None:
@@ -28,7 +33,7 @@ def document(value: Any) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Write aligned columns; the first row is the heading, and no cell breaks its line."""
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
+    cells = [[harmless(" ".join(cell.split())) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

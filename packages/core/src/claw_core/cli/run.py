@@ -23,27 +23,20 @@ from claw_core.cli.signals import ladder
 from claw_core.cli.streams import Reader, Writer
 from claw_core.errors import ClawError, ConfigError, TeardownFailed
 from claw_core.model import Mount, Network, Resources
+from claw_core.request import WORKSPACE
 
 if TYPE_CHECKING:
     from claw_core.eventlog import EventLog
     from claw_core.events import Event, Listener
     from claw_core.runs import Record
 
-WORKSPACE = "/workspace"
 JSON_LIMIT = 16 << 20
 """Bytes of each stream that `--json` keeps in its document."""
 
 
 def _mount(text: str) -> Mount:
     source, target, writable = units.mount(text)
-    return Mount(Path(source).resolve(), target, writable=writable, authorised=True)
-
-
-def _home() -> Path | None:
-    try:
-        return Path.home().resolve()
-    except RuntimeError:
-        return None  # no HOME in the environment, and no entry in the user database
+    return Mount(Path(source).absolute(), target, writable=writable, authorised=True)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -120,21 +113,14 @@ class Options:
 
             archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
 
-    def all_mounts(self) -> tuple[Mount, ...]:
-        """The mounts that were asked for, or else the working directory, read-only."""
-        if self.group is not None:
-            return self.mounts  # a group has a folder of its own
-        targets = [mount.target for mount in self.mounts]
-        targets += [target for _, target in self.uploads]
-        taken = any(f"{target}/".startswith(f"{WORKSPACE}/") for target in targets)
+    def workspace(self) -> Path | None:
+        """The working directory, unless an upload goes where it would be seen."""
+        if any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
+            return None
         try:
-            here = Path.cwd()
+            return Path.cwd()
         except FileNotFoundError:
-            return self.mounts  # it was deleted under us
-        if taken or here in {Path("/"), _home()}:
-            return self.mounts
-        implicit = Mount(here, WORKSPACE, relocatable=True, authorised=True)
-        return (implicit, *self.mounts)
+            return None  # it was deleted under us
 
 
 @click.command(
@@ -258,7 +244,7 @@ async def _run(options: Options) -> int:
     from claw_core.router import Router
 
     options.check()
-    config = load(options.config, options.root)
+    config = load(options.config, options.root, for_groups=options.group is not None)
     progress = ProgressLine(quiet=options.quiet, verbose=options.verbose)
     log, told = _events(options.events, progress)
     stdout: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(1)
@@ -272,7 +258,8 @@ async def _run(options: Options) -> int:
                 group=options.group,
                 runtime=options.runtime,
                 image=options.image,
-                mounts=options.all_mounts(),
+                mounts=options.mounts,
+                workspace=options.workspace(),
                 env=dict(options.variables),
                 secrets=options.secrets,
                 network=options.network,

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from claw_core.cli.configuration import configured, load
-from claw_core.cli.render import document, reporting
+from claw_core.cli.render import document, harmless, reporting
 from claw_core.config.config import Config
 from claw_core.errors import ConfigError
 from claw_core.ledger import Ledger, default_state_directory
@@ -30,6 +30,7 @@ def command(config: Path | None, root: Path | None, yes: bool, json: bool, group
         accepted, changes = _trust(load(config, root), group, yes=yes, json=json)
     if json:
         document({"group": group, "pending": changes, "accepted": accepted})
+    sys.exit(not accepted)
 
 
 def _trust(config: Config, group: str, *, yes: bool, json: bool) -> tuple[bool, list[str]]:
@@ -40,7 +41,7 @@ def _trust(config: Config, group: str, *, yes: bool, json: bool) -> tuple[bool, 
     if not json:
         click.echo(_heading(group, changes, used=used))
         for change in changes:
-            click.echo(f"  {change}")
+            click.echo(f"  {harmless(change)}")
     if used and not changes:
         return True, []
     if not yes and (json or not sys.stdin.isatty()):

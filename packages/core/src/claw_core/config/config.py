@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -88,44 +90,40 @@ class Config:
         Args:
             path: `claw.toml`; None is `$CLAW_CONFIG`, or the one in the user's configuration
                 directory, which need not exist.
-            root: the directory of `groups/` and `.env`; None is `$CLAW_ROOT`, or the working one.
+            root: the directory of `groups/` and `.env`; None is `$CLAW_ROOT`, and without that
+                there are neither: a file in whatever directory somebody is in decides nothing.
             environ: the environment; None is this process's own.
         """
         environ = os.environ if environ is None else environ
-        problems: list[str] = []
-        chosen = path or (Path(environ["CLAW_CONFIG"]) if environ.get("CLAW_CONFIG") else None)
-        file = chosen or default_path(environ)
-        root = root or (Path(environ["CLAW_ROOT"]) if environ.get("CLAW_ROOT") else Path())
-        document: ClawToml | None = None
-        dotenv: dict[str, str] = {}
-        found: list[Source] = []
-        try:
-            root = root.resolve()
+        file = path or Path(environ.get("CLAW_CONFIG") or default_path(environ))
+        if root is None and environ.get("CLAW_ROOT"):
+            root = Path(environ["CLAW_ROOT"])
+        if root is not None:
+            root = Path(os.path.realpath(root))
+        config = cls(root=root, file=file, secrets=environ)
+        with config._collecting():
+            config.defaults = (sources.environment(environ, "environment"),)
+        if root is not None:
+            with config._collecting():
+                dotenv = sources.dotenv(root / ".env")
+                config.secrets = {**dotenv, **environ}
+                config.defaults += (sources.environment(dotenv, ".env"),)
+        protected = protect(file, *([root / ".env"] if root else []))
+        config.policy = MountPolicy(protected=protected)
+        with config._collecting():
             document = sources.claw_toml(file)
-            if document is None and chosen is not None:
-                problems.append(f"{chosen}: there is no such file")
-        except Problems as error:
-            problems += error.problems
-        try:
-            dotenv = sources.dotenv(root / ".env")
-        except Problems as error:
-            problems += error.problems
-        for variables, name in ((environ, "environment"), (dotenv, ".env")):
-            try:
-                found.append(sources.environment(variables, name))
-            except Problems as error:
-                problems += error.problems
-        config = cls(
-            root=root,
-            file=file,
-            policy=MountPolicy(protected=protect(file, root / ".env")),
-            secrets={**dotenv, **environ},
-        )
-        config.defaults = tuple(found)
-        if document is not None:
-            config._take(document, str(file))
-        config.problems = tuple(problems)
+            if document is not None:
+                config._take(document, str(file))
+            elif path or environ.get("CLAW_CONFIG"):
+                config.problems += (f"{file}: there is no such file",)
         return config
+
+    @contextlib.contextmanager
+    def _collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except Problems as error:
+            self.problems += tuple(error.problems)
 
     def known_group(self, name: str) -> Group | None:
         """A group that was read before and whose file has not changed since."""
@@ -163,14 +161,15 @@ class Config:
 
     def group_names(self) -> tuple[str, ...]:
         """Every group that has a folder or a table in `claw.toml`."""
-        names = set(self.groups)
-        if self.root is not None and (self.root / "groups").is_dir():
-            names |= {
-                path.name
-                for path in (self.root / "groups").iterdir()
-                if path.is_dir() and GROUP_NAME.fullmatch(path.name)
-            }
-        return tuple(sorted(names - RESERVED))
+        return tuple(sorted({*self.groups, *self._folders()}))
+
+    def _folders(self) -> list[str]:
+        """The names of the folders that are groups."""
+        try:
+            folders = list(os.scandir(f"{self.root}/groups")) if self.root else []
+        except OSError:
+            return []  # there are no groups
+        return sorted(one.name for one in folders if _is_name(one.name) and one.is_dir())
 
     def merged(
         self, asked: Source, group: Group | None, installed: Callable[[], Collection[str]]
@@ -199,6 +198,11 @@ class Config:
             group: Source(settings, name, prefix=f"groups.{group}.")
             for group, settings in document.groups.items()
         }
+        self.problems += tuple(
+            f"{name}: groups.{group}: no group can have this name"
+            for group in document.groups
+            if not _is_name(group)
+        )
         table = document.mount_policy
         self.policy = attrs.evolve(
             self.policy,
@@ -208,16 +212,26 @@ class Config:
         self.required_observers = document.required_observers
 
     def _name_problems(self, name: str, folder: Path) -> Iterator[str]:
-        if not GROUP_NAME.fullmatch(name) or name in RESERVED:
+        if not _is_name(name):
             yield (
                 f"{name!r} cannot be a group: names are letters, digits, - and _, begin with a "
                 "letter or digit, have at most 64 characters, and global is no group"
             )
         elif not folder.is_dir():
-            names = ", ".join(self.group_names()) or "none"
+            names = ", ".join(self._folders()) or "none"
             yield f"there is no group {name!r} in {self.root}; groups there: {names}"
         elif folder.is_symlink():
             yield f"groups/{name} is a symbolic link; put the folder itself there"
+        elif name not in self.groups:
+            # A slip in the name of a table must not drop the floor that stands in it.
+            lonely = set(self.groups) - set(self._folders())
+            for close in difflib.get_close_matches(name, lonely, 1, 0.8):
+                table = self.groups[close]
+                yield f"{table.name}: groups.{close}: there is no such group; is {name} meant?"
+
+
+def _is_name(name: str) -> bool:
+    return GROUP_NAME.fullmatch(name) is not None and name not in RESERVED
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
@@ -261,6 +275,11 @@ def _unknown_runtimes(merged: Merged, installed: Callable[[], Collection[str]]) 
             if canonical(name) not in KNOWN and name not in installed():
                 known = ", ".join(sorted({*installed(), *KNOWN}))
                 yield f"{merged.origin(key)}: unknown runtime {name!r}; known are {known}"
+    for name, table in settings.runtimes.items():
+        if name not in KNOWN and name not in installed():
+            origin = merged.origin(f"runtimes.{name}.{next(iter(table))}")
+            known = ", ".join(sorted({*installed(), *KNOWN}))
+            yield f"{origin}: unknown runtime {name!r}; known are {known}"
 
 
 def _identity(path: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NewType
@@ -9,6 +10,7 @@ from typing import Any, Final, NewType
 import attrs
 
 from claw_core.isolation import Isolation
+from claw_core.known import canonical
 from claw_core.model import Mount, Network
 
 Duration = NewType("Duration", float)
@@ -98,12 +100,12 @@ class Settings:
         for name in self.secrets:
             yield f"secrets.{name}", name
         for mount in self.mounts:
-            yield f"mounts.{mount.target}", mount
+            yield f"mounts.{posixpath.normpath(mount.target)}", mount
         for name, text in self.env.items():
             yield f"env.{name}", text
         for runtime, table in self.runtimes.items():
             for key, value in table.items():
-                yield f"runtimes.{runtime}.{key}", value
+                yield f"runtimes.{canonical(runtime)}.{key}", value
 
 
 _SCALARS: Final = tuple(

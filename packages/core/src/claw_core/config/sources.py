@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -112,7 +113,12 @@ def environment(variables: Mapping[str, str], name: str) -> Source:
             continue
         paths[key] = variable
         if variable == "TART_SSH_TIMEOUT":
-            if not value.isascii() or not value.isdigit() or not 0 < len(value) < 12:
+            if (
+                not value.isascii()
+                or not value.isdigit()
+                or not 0 < len(value) < 12
+                or not int(value)
+            ):
                 problems.append(f"{name}: {variable}: expected milliseconds, got {value[:40]!r}")
                 continue
             value = int(value) / 1000
@@ -160,6 +166,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; one that names a key twice could mean two things."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = {key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1}
-        raise ValueError(f"names {', '.join(map(repr, sorted(twice)))} more than once")
+        (twice, _), *_ = collections.Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"names {twice!r} more than once")
     return found

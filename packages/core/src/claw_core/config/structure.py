@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import cattrs
 
 T = TypeVar("T")
+HINTS: Final = 20
+"""Unknown keys for which the one that was meant is looked for; more are no slip."""
+MOST: Final = 10**12
+"""The largest number that means anything in a configuration."""
 
 
 class Wrong(ValueError):
@@ -61,6 +65,11 @@ def structure(document: object, kind: type[T]) -> T:
 def receivable(text: str) -> bool:
     """Whether a program can receive a text as an argument or in its environment."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def printable(text: str) -> bool:
+    """Whether a text can stand in a message without moving the cursor of a terminal."""
+    return receivable(text) and text.isprintable()
 
 
 def kind_of(value: object) -> str:
@@ -174,10 +183,10 @@ def _problems(error: BaseException, path: str) -> Iterator[str]:
             yield from _problems(part, path)
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.alias for field in attrs.fields(error.cl)]
-        for key in sorted(error.extra_fields):
-            close = difflib.get_close_matches(key, known, 1)
+        for number, key in enumerate(sorted(error.extra_fields)):
+            close = difflib.get_close_matches(key, known, 1) if number < HINTS else []
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            yield f"{path}.{key}: unknown key; {hint}"
+            yield f"{path}.{shown(key)[1:-1]}: unknown key; {hint}"
     elif isinstance(error, Wrongs):
         yield from (f"{path}{problem}" for problem in error.problems)
     else:
@@ -193,27 +202,27 @@ def _text(value: Any) -> str:
         raise Wrong(f"expected text, got {shown(value)}")
     if not value:
         raise Wrong("expected text, got an empty one")
-    if not receivable(value):
-        raise Wrong("expected text, got characters that no program can receive")
+    if not printable(value):
+        raise Wrong(f"expected printable text, got {shown(value)}")
     return value
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Wrong(f"expected a number, got {shown(value)}")
-    if not (0 < value < math.inf):
+    if not (0 < value < MOST):
         raise Wrong(f"expected a number above zero, got {shown(value)}")
     return float(value)
 
 
 def _milliseconds(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < MOST:
         raise Wrong(f"expected milliseconds, got {shown(value)}")
     return value
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < MOST:
         raise Wrong(f"expected a whole number above zero, got {shown(value)}")
     return value
 
@@ -249,14 +258,16 @@ def _variables(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Wrong(f"expected a table, got {kind_of(value)}")
     for name in value:
-        if not name or "=" in name or not receivable(name):
+        if not name or "=" in name or not printable(name):
             raise Wrong(f"{name!r} cannot be the name of a variable")
     return dict(zip(value, _each(value.items(), _variable, ".{}"), strict=True))
 
 
 def _variable(value: Any) -> str:
-    if not isinstance(value, str) or not receivable(value):
+    if not isinstance(value, str):
         raise Wrong(f"expected text, got {kind_of(value)}")  # it may be a secret
+    if not receivable(value):
+        raise Wrong("expected text without characters that no program can receive")
     return value
 
 
