@@ -109,7 +109,7 @@ class Opened:
             def names(self) -> tuple[str, ...]:
                 return ("model",)
 
-        self.router.registry = Only()
+        self.router.planner.registry = Only()
         return self
 
     async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on as they come

@@ -49,7 +49,7 @@ SOURCES: Mapping[str, str] = {
     "lacks": BASE.replace("    async def teardown(self, instance): ...\n", ""),
     "argues": BASE.replace("def start(self, instance)", "def start(self, machine)"),
     "blocks": BASE.replace("    async def prepare", "    def prepare"),
-    "docker": changed(
+    "apple": changed(
         """
         async def describe(self):
             import asyncio
@@ -72,7 +72,7 @@ WRONG = {
     "lacks": "hook teardown is missing: add `async def teardown(self, instance)`",
     "argues": "hook start lacks instance and has machine",
     "blocks": "hook prepare is not async",
-    "docker": "did not answer within 1 s",
+    "apple": "did not answer within 1 s",
     "sleeps": "describe of the plugin sleeps of claw-fake-sleeps 1.2 did not answer within 1 s",
     "twin": "more than one distribution offers this runtime: claw-fake-twin-",
 }
@@ -169,6 +169,6 @@ def test_what_a_plugin_prints_is_not_mixed_with_the_output_of_the_command(site: 
 
 @pytest.mark.parametrize("choice", [["-r", "local"], []])
 def test_a_run_on_another_runtime_is_untouched(site: Path, choice: list[str]) -> None:
-    """Without a choice `docker` is asked first, does not answer, and is passed over."""
+    """Without a choice `apple` is asked first, does not answer, and is passed over."""
     done = claw(site, "run", *choice, "--", "echo", "untouched")
     assert (done.returncode, done.stdout, done.stderr) == (0, "untouched\n", "")

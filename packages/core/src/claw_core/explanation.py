@@ -12,6 +12,7 @@ from claw_core.errors import ClawError, ConfigProblems, Refused, UnknownRuntime
 from claw_core.isolation import Isolation
 from claw_core.known import canonical, installation
 from claw_core.model import Mount, Refusal
+from claw_core.request import asked_for
 from claw_core.routing import Candidate, Route
 
 if TYPE_CHECKING:
@@ -113,12 +114,11 @@ async def explain(router: Router, group: str | None = None, **asked: Any) -> Exp
     Raises:
         ConfigProblems: all that is wrong in the configuration.
     """
-    merged = await router.merged(group, **asked)
-    used: bool | None = None
-    trust: tuple[str, ...] = ()
-    if group is not None and router.config.root is not None:
-        pending = await router.pending(group)
-        used, trust = pending is not None, tuple(pending or ())
+    plan = await router.planner.plan(group, asked_for(**asked))
+    merged = plan.merged
+    pending = await router.planner.pending(plan)
+    used = None if plan.group is None else pending is not None
+    trust = tuple(pending or ())
     try:
         route = await router.route(group, **asked)
     except ClawError as error:

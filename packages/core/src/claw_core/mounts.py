@@ -142,7 +142,10 @@ def _way(path: str) -> Iterator[str]:
         place = os.path.normpath(f"{here}/{part}")
         if Path(place).is_symlink():
             yield place
-            target = str(Path(place).readlink())
+            try:
+                target = str(Path(place).readlink())
+            except OSError:
+                return  # it went away meanwhile, and with it what it led to
             here = "/" if target.startswith("/") else here
             rest = [*target.split("/"), *rest]
         else:

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from claw_core.config.config import WORKSPACE_GROUP, Config, Group, raise_if
-from claw_core.config.settings import Merged
+from claw_core.config.settings import Merged, Settings, Size, Source, Variables
 from claw_core.config.sources import RUNTIME_SECRETS
-from claw_core.model import Mount, Resources, Spec
+from claw_core.model import Mount, Network, Resources, Spec
 from claw_core.mounts import MountPolicy, NotGranted, home
 
 WORKSPACE: Final = "/workspace"
 ASKED: Final = "asked for"
 """The origin of what a caller says himself, on a command line or in a program."""
+
+
+def asked_for(
+    runtime: str | None = None,
+    image: str | None = None,
+    mounts: Iterable[Mount] = (),
+    env: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
+    network: Network | None = None,
+    resources: Resources | None = None,
+    workdir: str | None = None,
+) -> Source:
+    """What a caller asks for, as the strongest of all sources."""
+    resources = resources or Resources()
+    settings = Settings(
+        runtime=runtime,
+        image=image,
+        network=network,
+        cpus=resources.cpus,
+        memory=None if resources.memory is None else Size(resources.memory),
+        processes=resources.processes,
+        workdir=workdir,
+        secrets=tuple(secrets),
+        mounts=tuple(mounts),
+        env=Variables(dict(env or {})),
+    )
+    return Source(settings, ASKED)
 
 
 def folder_mount(group: Group) -> Mount:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,31 +13,19 @@ import attrs
 from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
-from claw_core.config.settings import Settings, Size, Source, Variables
-from claw_core.config.sources import RUNTIME_SECRETS
-from claw_core.errors import ClawError, ConfigProblems, Refused, WardenUnavailable
+from claw_core.errors import Refused, WardenUnavailable
 from claw_core.ledger import Intent, Ledger, default_state_directory
-from claw_core.model import Exit, Mount, Network, Resources, Spec
-from claw_core.mounts import MountPolicy, NotGranted
+from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.planner import Planner
 from claw_core.redaction import Redactor, redacted
 from claw_core.registry import Registry, load_observers
-from claw_core.request import (
-    ASKED,
-    folder_mount,
-    granted_of,
-    secret_values,
-    spec_for,
-    workspace_mount,
-)
-from claw_core.routing import Route, choose
+from claw_core.request import asked_for, secret_values
+from claw_core.routing import Route
 from claw_core.session import Deadlines, Session
 from claw_core.tasks import in_thread, persist
-from claw_core.trust import TrustStore
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
-    from claw_core.config.config import Group
-    from claw_core.config.settings import Merged
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
@@ -59,19 +46,10 @@ class Router:
     """Opens sessions, each on the runtime that it calls for; get one from `Router.open`."""
 
     ledger: Ledger
-    registry: Registry
-    config: Config
+    planner: Planner
     redact: Redactor
     _listener: events.Listener
-    _policy: MountPolicy = attrs.field(init=False)
-    _folders: dict[str, tuple[Group, Mount]] = attrs.field(init=False, factory=dict)
-    _relays: dict[tuple[str, str], Relay | ClawError] = attrs.field(init=False, factory=dict)
     _warden: asyncio.Task[Warden] | None = attrs.field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        policy = self.config.policy
-        state = str(self.ledger.state)
-        self._policy = attrs.evolve(policy, protected=(*policy.protected, state))
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -102,7 +80,8 @@ class Router:
         ledger = await in_thread(Ledger.open, state or default_state_directory())
         if config.file is not None:
             observers = (*observers, *_installed_observers(config, listener))
-        router = cls(ledger, Registry(observers, listener), config, redact, listener)
+        planner = Planner(config, Registry(observers, listener), ledger, redact)
+        router = cls(ledger, planner, redact, listener)
         with redact.logging():
             try:
                 if any(entry.reapable for entry in await in_thread(ledger.scan)):
@@ -125,30 +104,11 @@ class Router:
             ConfigProblems: all that is wrong in the configuration.
             Refused: no runtime accepts the run.
         """
-        found = await self._group(group)
-        merged = self._merged(found, _asked(**asked))
         with redacted(self.redact):
-            spec = self._spec(found, group, merged, workspace)
-            route, _ = await self._decide(spec, merged)
-            secret_values(self.config, merged, route.runtime, {})
+            plan = await self.planner.plan(group, asked_for(**asked))
+            route, _ = await self.planner.decide(plan, self.planner.spec(plan, workspace))
+            secret_values(self.planner.config, plan.merged, route.runtime, {})
         return route
-
-    async def merged(self, group: str | None = None, **asked: Any) -> Merged:
-        """Return every setting that holds for a run, with its origin; arguments as for `route`.
-
-        Raises:
-            ConfigProblems: all that is wrong in the configuration.
-        """
-        return self._merged(await self._group(group), _asked(**asked))
-
-    async def pending(self, group: str | None) -> list[str] | None:
-        """Return what a group's file asks for beyond what was accepted; None before its first use.
-
-        Raises:
-            ConfigProblems: all that is wrong in the configuration.
-        """
-        trust, found = self.trust(), await self._group(group)
-        return None if trust is None or found is None else await in_thread(trust.pending, found)
 
     @contextlib.asynccontextmanager
     async def session(
@@ -197,15 +157,14 @@ class Router:
         """
         given = dict(secrets) if isinstance(secrets, Mapping) else {}
         self.redact.learn(given)
-        asked = _asked(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
+        asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
-            found = await self._group(group)
-            merged = self._merged(found, asked)
-            spec = await self._trusted(found, group, merged, workspace)
+            plan = await self.planner.plan(group, asked)
+            spec = await self.planner.trusted_spec(plan, workspace)
             warden = self._start_warden()
-            route, relay = await self._decide(spec, merged)
-            values = secret_values(self.config, merged, route.runtime, given)
-            await self._remember(found, merged, spec)
+            route, relay = await self.planner.decide(plan, spec)
+            values = secret_values(self.planner.config, plan.merged, route.runtime, given)
+            await self.planner.remember(plan, spec)
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             session = self._session(route, relay, values, deadlines or Deadlines())
@@ -251,12 +210,6 @@ class Router:
             )
         return Result(ended, bytes(kept_stdout.data), bytes(kept_stderr.data), session.record)
 
-    def trust(self) -> TrustStore | None:
-        """What was accepted of the groups' own files; None where groups are only labels."""
-        if self.config.root is None:
-            return None
-        return TrustStore(self.ledger.state, self.ledger.install, self.config.root)
-
     async def warden(self) -> Warden:
         """Return the warden of this process, started once and started again when it has died.
 
@@ -266,89 +219,6 @@ class Router:
         warden = await asyncio.shield(self._start_warden())
         await warden.ensure()
         return warden
-
-    async def _group(self, name: str | None) -> Group | None:
-        """The group as its files stand now; reading them is work only where they have changed."""
-        if name is None:
-            return None
-        return self.config.known_group(name) or await in_thread(self.config.group, name)
-
-    def _merged(self, group: Group | None, asked: Settings) -> Merged:
-        """Join all settings, and learn the secrets that they name before anything is said."""
-        merged = self.config.merged(Source(asked, ASKED), group, self.registry.names)
-        names = (*merged.settings.secrets, *sum(RUNTIME_SECRETS.values(), ()))
-        available = self.config.secrets
-        self.redact.learn({name: available[name] for name in names if name in available})
-        return merged
-
-    def _spec(
-        self, group: Group | None, name: str | None, merged: Merged, workspace: Path | None
-    ) -> Spec:
-        implicit = None
-        if group is not None and self.config.root is not None:
-            implicit = self._folder(group)
-        elif workspace is not None:
-            implicit = workspace_mount(self._policy, workspace, merged)
-        return spec_for(self._policy, merged, name, implicit)
-
-    async def _trusted(
-        self, group: Group | None, name: str | None, merged: Merged, workspace: Path | None
-    ) -> Spec:
-        """The spec, when the group's own file asks for nothing that was not accepted."""
-        trust = self.trust()
-        if group is None or trust is None:
-            return self._spec(group, name, merged, workspace)
-        try:
-            spec = self._spec(group, name, merged, workspace)
-        except ConfigProblems:
-            await in_thread(trust.check, group)  # a change that was not accepted says more
-            raise
-        await in_thread(trust.check, group, granted_of(group, merged, spec))
-        return spec
-
-    async def _remember(self, group: Group | None, merged: Merged, spec: Spec) -> None:
-        trust = self.trust()
-        if group is not None and trust is not None:
-            await in_thread(trust.remember, group, granted_of(group, merged, spec))
-
-    async def _decide(self, spec: Spec, merged: Merged) -> tuple[Route, Relay]:
-        """Choose, and keep secrets out of what the runtimes said."""
-        route, relay = await choose(self._relay, spec, merged)
-        if route.others or route.assessment.notes:
-            notes = tuple(map(self.redact, route.assessment.notes))
-            route = attrs.evolve(
-                route,
-                assessment=attrs.evolve(route.assessment, notes=notes),
-                others=tuple(one.redacted(self.redact) for one in route.others),
-            )
-        return route, relay
-
-    def _folder(self, group: Group) -> Mount:
-        """The mount of a group's folder, granted once for as long as the group stays the same."""
-        known = self._folders.get(group.name)
-        if known is None or known[0] is not group:
-            try:
-                known = group, self._policy.resolve(folder_mount(group))
-            except NotGranted as error:
-                raise ConfigProblems.of(
-                    [f"groups/{group.name}: {error} ({error.remedy})"]
-                ) from None
-            self._folders[group.name] = known
-        return known[1]
-
-    def _relay(self, name: str, settings: Mapping[str, Any]) -> Relay:
-        """The relay of a runtime, made once for the same settings."""
-        key = name, json.dumps(settings, sort_keys=True, default=repr) if settings else ""
-        known = self._relays.get(key)
-        if known is None:
-            try:
-                known = self.registry.resolve(name, settings)
-            except ClawError as error:
-                known = error  # what is not installed now is not installed for the next run either
-            self._relays[key] = known
-        if isinstance(known, ClawError):
-            raise known.with_traceback(None)
-        return known
 
     def _session(
         self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines
@@ -394,32 +264,6 @@ class Router:
             warden.hand_over()
         else:
             await warden.close()
-
-
-def _asked(
-    runtime: str | None = None,
-    image: str | None = None,
-    mounts: Iterable[Mount] = (),
-    env: Mapping[str, str] | None = None,
-    secrets: Iterable[str] = (),
-    network: Network | None = None,
-    resources: Resources | None = None,
-    workdir: str | None = None,
-) -> Settings:
-    """What a caller asks for, as the strongest of all settings."""
-    resources = resources or Resources()
-    return Settings(
-        runtime=runtime,
-        image=image,
-        network=network,
-        cpus=resources.cpus,
-        memory=None if resources.memory is None else Size(resources.memory),
-        processes=resources.processes,
-        workdir=workdir,
-        secrets=tuple(secrets),
-        mounts=tuple(mounts),
-        env=Variables(dict(env or {})),
-    )
 
 
 def _notes(route: Route) -> Iterable[str]:

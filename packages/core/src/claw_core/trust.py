@@ -63,7 +63,7 @@ class Asked:
             {name: _digest(salt, name, value) for name, value in settings.env.items()},
             {
                 mount.target: (
-                    granted.get(mount.target) or os.path.realpath(mount.source),
+                    granted.get(mount.target) or _real(mount.source),
                     mount.writable,
                 )
                 for mount in settings.mounts
@@ -232,6 +232,14 @@ def _floor(runtime: str | None) -> Isolation:
 def _ceiling(runtime: str | None) -> Isolation:
     """The isolation that a runtime may have given; the strongest where nobody can know."""
     return KNOWN[runtime].best if runtime and runtime in KNOWN else Isolation.VM
+
+
+def _real(path: Path) -> str:
+    """Where a path leads; its own text where that changes under our hands."""
+    try:
+        return os.path.realpath(path)
+    except OSError:  # a symlink that went away while it was followed
+        return str(path)
 
 
 def _digest(salt: str, name: str, value: str) -> str:
