@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from claw_core.host import OUTPUT_LIMIT, Host
 from claw_core.intent import Intent
 from claw_core.ledger import Ledger
 from claw_core.locks import InFlight
+from claw_core.model import IO, Control, Resize, Signal
 
 
 @pytest.fixture
@@ -147,3 +149,121 @@ def test_a_secret_is_fetched_by_name_and_redacted_in_progress(host: Host) -> Non
     with pytest.raises(ConfigError, match="OTHER"):
         host.secret("OTHER")
     assert "canary" not in repr(host)
+
+
+class Streams:
+    """The caller's side of a command's streams."""
+
+    def __init__(self, *chunks: bytes, control: AsyncIterator[Control] | None = None) -> None:
+        self.out, self.err = bytearray(), bytearray()
+        self.io = IO(self.give(chunks), self.take_out, self.take_err, control)
+
+    async def give(self, chunks: tuple[bytes, ...]) -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async def take_out(self, data: bytes) -> None:
+        self.out += data
+
+    async def take_err(self, data: bytes) -> None:
+        self.err += data
+
+
+def test_a_tool_in_place_of_a_command_has_the_commands_streams(host: Host) -> None:
+    program = (
+        "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data[::-1]);"
+        "sys.stderr.write('x' * 5000 + 'end'); sys.exit(7)"
+    )
+    streams = Streams(b"ab", bytes(range(256)))
+    done = asyncio.run(host.stream(python(program), streams.io))
+    assert done.code == 7
+    assert bytes(streams.out) == bytes(range(255, -1, -1)) + b"ba"
+    assert len(streams.err) == 5003
+    assert done.errors == bytes(streams.err[-4096:])
+
+
+def test_signals_reach_the_tools_process_group(host: Host) -> None:
+    async def main() -> int:
+        ready = asyncio.Event()
+
+        async def control() -> AsyncIterator[Control]:
+            await ready.wait()
+            yield Resize(1, 1)
+            yield Signal(signal.SIGUSR1)
+
+        streams = Streams(control=control())
+
+        async def out(data: bytes) -> None:
+            ready.set()
+
+        io = IO(None, out, streams.take_err, streams.io.control)
+        program = "import signal; print('ready', flush=True); signal.pause()"
+        return (await host.stream(python(program), io)).code
+
+    assert asyncio.run(main()) == -signal.SIGUSR1
+
+
+def test_cancelled_it_ends_everything_in_the_tools_session(host: Host) -> None:
+    program = (
+        "import os, time\nif os.fork() == 0: time.sleep(600)\nprint(os.getpid(), flush=True)\n"
+        "time.sleep(600)"
+    )
+
+    async def main() -> int:
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def out(data: bytes) -> None:
+            started.set_result(int(data))
+
+        task = asyncio.create_task(host.stream(python(program), IO(None, out, out)))
+        group = await started
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return group
+
+    group = asyncio.run(main())
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)  # the child is init's, which reaps it in its own time
+    pytest.fail("its child lives on")
+
+
+def test_a_sink_that_fails_ends_the_tool_and_is_what_is_raised(host: Host) -> None:
+    async def broken(data: bytes) -> None:
+        raise BrokenPipeError("the reader is gone")
+
+    program = "import time; print('x', flush=True); time.sleep(600)"
+    with pytest.raises(BrokenPipeError, match="the reader is gone"):
+        asyncio.run(host.stream(python(program), IO(None, broken, broken)))
+
+
+def test_a_slow_sink_slows_the_tool(host: Host, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    program = (
+        "import sys\n"
+        f"with open({str(count)!r}, 'w', buffering=1) as log:\n"
+        "    for n in range(64):\n"
+        "        sys.stdout.buffer.write(bytes(1 << 16)); sys.stdout.flush(); print(n, file=log)\n"
+    )
+
+    async def main() -> int:
+        seen: list[int] = []
+
+        async def slow(data: bytes) -> None:
+            if not seen:
+                before = -1
+                while before != (now := len(count.read_text().split())):
+                    before = now
+                    await asyncio.sleep(0.2)
+                seen.append(now)
+
+        await host.stream(python(program), IO(None, slow, slow))
+        return seen[0]
+
+    assert asyncio.run(main()) < 16
+    assert len(count.read_text().split()) == 64

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from claw_core.errors import ConfigError, RuntimeFault, TeardownFailed
 from claw_core.hookspecs import Runtime
 from claw_core.isolation import Axes, Extent, Isolation
@@ -26,9 +28,9 @@ from claw_core.model import (
     Network,
     Refusal,
     Signal,
-    Sink,
     Spec,
 )
+from claw_core.streaming import Streamed
 from claw_core.tasks import in_thread, persist
 from claw_runtime_bubblewrap import processes, sandbox, scratch
 
@@ -86,23 +88,22 @@ class BubblewrapRuntime(Runtime):
         options = sandbox.options(instance.spec, directory, env, command.workdir)
         await in_thread(scratch.make, directory / number)
         with sandbox.memory(options) as arguments, sandbox.memory() as status:
-            process: asyncio.subprocess.Process | None = None
+            signals = asyncio.create_task(_signal(status, io.control))
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *("bwrap", "--bind", str(directory / number), processes.MARKED),
-                    *("--args", str(arguments), "--json-status-fd", str(status)),
-                    *("--", *command.argv),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    pass_fds=(arguments, status),
+                done = await instance.host.stream(
+                    (
+                        *("bwrap", "--bind", str(directory / number), processes.MARKED),
+                        *("--args", str(arguments), "--json-status-fd", str(status)),
+                        *("--", *command.argv),
+                    ),
+                    attrs.evolve(io, control=None),
                     env={},  # an LD_PRELOAD of the spec is for the command, not for bwrap
-                    start_new_session=True,
+                    descriptors=(arguments, status),
                 )
-                errors = await _attend(process, io, status)
             finally:
-                await persist(_end(process, mark))
-            return _outcome(command.argv[0], _status(status), process.returncode, errors)
+                signals.cancel()
+                await persist(processes.end(mark))
+            return _outcome(command.argv[0], _status(status), done)
 
     async def teardown(self, instance: Instance) -> None:
         """Forbid new sandboxes, end those that are there, remove what they shared, and look."""
@@ -132,46 +133,6 @@ def _axes(network: Network) -> Axes:
     return Axes(fs=Extent.FULL, net=isolated, pid=Extent.FULL, kill=Extent.FULL)
 
 
-async def _attend(process: asyncio.subprocess.Process, io: IO, status: int) -> bytes:
-    """Move the streams until the command has ended, and return the end of its standard error."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = bytearray()
-    async with asyncio.TaskGroup() as group:
-        inputs = [
-            group.create_task(_feed(process.stdin, io.stdin)),
-            group.create_task(_signal(status, io.control)),
-        ]
-        outputs = [
-            group.create_task(_pump(process.stdout, io.stdout, bytearray())),
-            group.create_task(_pump(process.stderr, io.stderr, errors)),
-        ]
-        await asyncio.wait(outputs)
-        await process.wait()
-        for task in inputs:
-            task.cancel()
-    return bytes(errors)
-
-
-async def _pump(stream: asyncio.StreamReader, sink: Sink, tail: bytearray) -> None:
-    while chunk := await stream.read(1 << 16):
-        tail += chunk
-        del tail[:-4096]
-        await sink(chunk)
-
-
-async def _feed(stream: asyncio.StreamWriter, chunks: AsyncIterator[bytes] | None) -> None:
-    if chunks is not None:
-        async for chunk in chunks:
-            try:
-                stream.write(chunk)
-                await stream.drain()
-            except (BrokenPipeError, ConnectionResetError):
-                break  # the command does not want it
-    stream.close()
-
-
 async def _signal(status: int, control: AsyncIterator[Control] | None) -> None:
     if control is not None:
         async for message in control:
@@ -179,12 +140,6 @@ async def _signal(status: int, control: AsyncIterator[Control] | None) -> None:
             if isinstance(message, Signal) and (leader := _status(status).get("child-pid")):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(leader, message.number)
-
-
-async def _end(process: asyncio.subprocess.Process | None, mark: processes.Mark) -> None:
-    await processes.end(mark)
-    if process is not None:
-        await process.communicate(b"")  # closes the streams; what is still in them is nobody's
 
 
 def _status(descriptor: int) -> dict[str, Any]:
@@ -195,13 +150,13 @@ def _status(descriptor: int) -> dict[str, Any]:
     return found
 
 
-def _outcome(program: str, status: Mapping[str, Any], returned: int | None, errors: bytes) -> Exit:
+def _outcome(program: str, status: Mapping[str, Any], done: Streamed) -> Exit:
     if "exit-code" in status:
         return Exit(status["exit-code"])
-    text = errors.decode(errors="replace").strip()
+    text = done.errors.decode(errors="replace").strip()
     if not text.startswith("bwrap: execvp "):
         raise RuntimeFault(
-            f"bwrap did not run the command: {text or f'it ended with {returned}'}",
+            f"bwrap did not run the command: {text or f'it ended with {done.code}'}",
             phase="execute",
             remedy="see that the mounts and the working directory exist",
         )

@@ -123,7 +123,7 @@ async def _runtimes(config: Config) -> AsyncIterator[Finding]:
             parts.append(f"{description.isolation.label} at best")
         parts.append(description.reason)
         detail = ", ".join(part for part in parts if part)
-        state: State = "ok" if description.available and not description.reason else "note"
+        state: State = "ok" if description.available and not description.remedy else "note"
         yield Finding(subject, state, detail, description.remedy)
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from claw_core import events
 from claw_core.errors import ConfigError, RuntimeFault
+from claw_core.model import IO
 from claw_core.redaction import Redactor
-from claw_core.tasks import in_thread, persist
+from claw_core.streaming import Streamed, attend
+from claw_core.tasks import in_thread
 
 if TYPE_CHECKING:
     from claw_core.ledger import Lease
@@ -120,6 +119,42 @@ class Host:
         Raises:
             RuntimeFault: the tool cannot be started, or did not end in time (and was killed).
         """
+        stdout, stderr = _Kept(), _Kept()
+        try:
+            async with asyncio.timeout(timeout):
+                io = IO(_once(stdin) if stdin else None, stdout, stderr)
+                done = await self.stream(argv, io, mutates=mutates, env=env)
+        except TimeoutError:
+            raise RuntimeFault(
+                f"{argv[0]} did not end within {timeout:g} s and was killed", runtime=self.runtime
+            ) from None
+        truncated = stdout.truncated or stderr.truncated
+        return Completed(tuple(argv), done.code, bytes(stdout.data), bytes(stderr.data), truncated)
+
+    async def stream(
+        self,
+        argv: Sequence[str],
+        io: IO,
+        *,
+        mutates: bool = False,
+        env: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> Streamed:
+        """Run a tool of the host in place of a command, and pass its streams and signals through.
+
+        However this ends, cancellation included, the tool and what is in its session has ended
+        then. What it started elsewhere is the backend's own concern.
+
+        Args:
+            argv: program and arguments; must not contain secrets.
+            io: the streams of the command.
+            mutates: as for `run`.
+            env: as for `run`.
+            descriptors: what it inherits beside its streams.
+
+        Raises:
+            RuntimeFault: the tool cannot be started.
+        """
         self._refuse_secrets(argv)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -128,26 +163,14 @@ class Host:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=env,
-                pass_fds=self.inherited() if mutates else (),
+                pass_fds=(*descriptors, *(self.inherited() if mutates else ())),
                 start_new_session=True,
             )
         except OSError as error:
             raise RuntimeFault(
                 f"cannot run {argv[0]}: {error.strerror}", runtime=self.runtime
             ) from error
-        try:
-            async with asyncio.timeout(timeout):
-                stdout, stderr, _ = await asyncio.gather(
-                    _read(process.stdout), _read(process.stderr), _feed(process.stdin, stdin)
-                )
-                code = await process.wait()
-        except TimeoutError:
-            raise RuntimeFault(
-                f"{argv[0]} did not end within {timeout:g} s and was killed", runtime=self.runtime
-            ) from None
-        finally:
-            await _kill(process)
-        return Completed(tuple(argv), code, stdout[0], stderr[0], stdout[1] or stderr[1])
+        return await attend(process, io)
 
     def _refuse_secrets(self, argv: Sequence[str]) -> None:
         for argument in argv:
@@ -158,31 +181,18 @@ class Host:
                     )
 
 
-async def _read(stream: asyncio.StreamReader | None) -> tuple[bytes, bool]:
-    assert stream is not None
-    kept = bytearray()
-    truncated = False
-    while chunk := await stream.read(1 << 16):
-        room = OUTPUT_LIMIT - len(kept)
-        kept += chunk[:room]
-        truncated = truncated or len(chunk) > room
-    return bytes(kept), truncated
+@attrs.define(eq=False)
+class _Kept:
+    """A sink that keeps the beginning of a stream."""
+
+    data: bytearray = attrs.field(factory=bytearray)
+    truncated: bool = False
+
+    async def __call__(self, chunk: bytes) -> None:
+        room = OUTPUT_LIMIT - len(self.data)
+        self.data += chunk[:room]
+        self.truncated = self.truncated or len(chunk) > room
 
 
-async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
-    assert stream is not None
-    try:
-        stream.write(data)
-        await stream.drain()
-        stream.close()
-    except (BrokenPipeError, ConnectionResetError):
-        stream.close()  # the tool does not want its input: its exit code says what it thinks
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """End the tool and everything in its session, however often this task is cancelled."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await persist(process.wait())
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
