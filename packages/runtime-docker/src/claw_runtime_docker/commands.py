@@ -96,10 +96,7 @@ class Running:
         others = []
         if io.stdin is not None:
             others.append(asyncio.create_task(_feed(connection, io.stdin)))
-        if self.command.terminal is not None:
-            # Where the image has no `stty`, the size comes a moment later.
-            others.append(asyncio.create_task(self._resize(self.command.terminal)))
-        if io.control is not None:
+        if self.command.terminal is not None or io.control is not None:
             others.append(asyncio.create_task(self._control(io.control)))
         tasks: list[asyncio.Task[Any]] = [output, *others]
         try:
@@ -145,9 +142,14 @@ class Running:
             while data := await connection.read():
                 yield 1, data
 
-    async def _control(self, control: AsyncIterator[Control]) -> None:
+    async def _control(self, control: AsyncIterator[Control] | None) -> None:
         """Pass resizes and signals on, once the command is there."""
         pid = await self._pid
+        if self.command.terminal is not None:
+            # Where the image has no `stty` the size comes only now, and before any other.
+            await self._resize(self.command.terminal)
+        if control is None:
+            return
         async for message in control:
             if isinstance(message, Resize):
                 await self._resize(message)
