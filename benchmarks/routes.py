@@ -18,7 +18,8 @@ BUDGET = 10_000
 
 def make(root: Path) -> None:
     """A thousand groups, a third of them with a file, another with a table in `claw.toml`."""
-    lines = ['timeout = "30m"', "[env]", 'TZ = "UTC"']
+    # Without docker: what an engine needs for an answer is not what is measured here.
+    lines = ['timeout = "30m"', 'prefer = ["apple", "tart", "local"]', "[env]", 'TZ = "UTC"']
     for number in range(GROUPS):
         folder = root / "groups" / f"group-{number}"
         folder.mkdir(parents=True)
@@ -35,7 +36,7 @@ async def measure(root: Path) -> tuple[float, float]:
     config = Config.load(path=root / "claw.toml", root=root, environ={})
     async with Router.open(state=root / "state", config=config) as router:
         rates = []
-        for _ in range(5):
+        for _ in range(9):
             started = time.process_time()
             for number in range(GROUPS):
                 route = await router.route(f"group-{number}")
