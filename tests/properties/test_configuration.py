@@ -78,7 +78,8 @@ def test_no_json_crashes(place: Path, content: dict[str, Any]) -> None:
 
 @given(st.dictionaries(st.sampled_from(TOML_KEYS) | st.text(), VALUES))
 def test_no_table_crashes(content: dict[str, Any]) -> None:
-    from claw_core.config.structure import Wrongs, structure
+    from claw_core.config.parsers import Wrongs
+    from claw_core.config.structure import structure
 
     try:
         document = structure(content, ClawToml)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from claw_core.config import sources
-from claw_core.config.settings import AUTO, Merged, Settings, Source, merge
+from claw_core.config.checks import contradictions, unknown_runtimes
+from claw_core.config.settings import Merged, Settings, Source, merge
 from claw_core.config.sources import Problems
 from claw_core.errors import ConfigProblems
-from claw_core.known import KNOWN, canonical
 from claw_core.mounts import MountPolicy, Root, protect
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Config:
             ConfigProblems: all that is wrong in the configuration; runtimes nobody knows.
         """
         result = merge(asked, group.merged if group else merge(*self.defaults))
-        raise_if([*self.problems, *_unknown_runtimes(result, installed), *_contradictions(result)])
+        raise_if([*self.problems, *unknown_runtimes(result, installed), *contradictions(result)])
         return result
 
     def _joined(self, name: str, file: Source | None) -> Merged:
@@ -247,39 +247,6 @@ def raise_if(problems: list[str]) -> None:
     """Raise all problems together, if there are any."""
     if problems:
         raise ConfigProblems.of(problems)
-
-
-def _contradictions(merged: Merged) -> Iterator[str]:
-    """A floor that the named runtime can never reach is a mistake on every machine."""
-    settings = merged.settings
-    known = KNOWN.get(canonical(settings.runtime or AUTO))
-    floor = settings.min_isolation
-    if known and floor and known.best < floor and not settings.fallback:
-        yield (
-            f"{merged.origin('min_isolation')}: the floor {floor.label!r} contradicts the runtime "
-            f"{settings.runtime!r} ({merged.origin('runtime')}), which gives at most "
-            f"{known.best.label!r}"
-        )
-
-
-def _unknown_runtimes(merged: Merged, installed: Callable[[], Collection[str]]) -> Iterator[str]:
-    settings = merged.settings
-    chosen = settings.runtime
-    named: dict[str, tuple[str, ...]] = {
-        "runtime": () if chosen is None or chosen == AUTO else (chosen,),
-        "prefer": settings.prefer or (),
-        "fallback": settings.fallback or (),
-    }
-    for key, names in named.items():
-        for name in names:
-            if canonical(name) not in KNOWN and name not in installed():
-                known = ", ".join(sorted({*installed(), *KNOWN}))
-                yield f"{merged.origin(key)}: unknown runtime {name!r}; known are {known}"
-    for name, table in settings.runtimes.items():
-        if name not in KNOWN and name not in installed():
-            origin = merged.origin(f"runtimes.{name}.{next(iter(table))}")
-            known = ", ".join(sorted({*installed(), *KNOWN}))
-            yield f"{origin}: unknown runtime {name!r}; known are {known}"
 
 
 def _identity(path: str) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ def dotenv(path: Path) -> dict[str, str]:
 
         from dotenv.parser import parse_stream
 
-        from claw_core.config.structure import Wrongs, receivable
+        from claw_core.config.parsers import Wrongs, receivable
 
         values, problems = {}, []
         for binding in parse_stream(io.StringIO(text)):
@@ -139,7 +139,7 @@ def _parsed(path: Path, name: str, parse: Callable[[str], T], *, trusted: bool) 
         raise Problems([f"{name}: {error}"]) from None
     if text is None:
         return None
-    from claw_core.config.structure import Wrongs
+    from claw_core.config.parsers import Wrongs
 
     try:
         return parse(text)
