@@ -279,6 +279,13 @@ def test_describe_says_what_there_is(engine: TestEngine) -> None:
     assert found.available
     assert found.isolation is Isolation.CONTAINER
     assert found.version
+    assert set(found.details) == {"API", "storage", "cgroups", "disk"}
+    assert found.details["storage"].startswith(("vfs", "overlay2", "fuse-overlayfs"))
+    assert "GiB free" in found.details["disk"]
+    named = run(DockerRuntime({"host": engine.host, "image": IMAGE}).describe())
+    assert named.details["image"] == f"{IMAGE} is there"
+    absent = run(DockerRuntime({"host": engine.host, "image": "no:1", "pull": False}).describe())
+    assert absent.details["image"] == "no:1 is not there"
     missing = run(DockerRuntime({"host": "unix:///nonexistent/x.sock"}).describe())
     assert not missing.available
     assert "no engine answers" in str(missing.reason)

@@ -125,6 +125,8 @@ async def _runtimes(config: Config) -> AsyncIterator[Finding]:
         detail = ", ".join(part for part in parts if part)
         state: State = "ok" if description.available and not description.remedy else "note"
         yield Finding(subject, state, detail, description.remedy)
+        for name, text in description.details.items():
+            yield Finding(f"{subject}: {name}", "ok", text)
 
 
 def _observers(config: Config) -> Iterator[Finding]:

@@ -102,6 +102,7 @@ class Description:
         remedy: what would make it available.
         isolation: the best level that it can offer here.
         axes: the best extent per axis that it can offer here.
+        details: what `claw doctor` shows beside that, for instance `storage` and its driver.
     """
 
     available: bool
@@ -110,6 +111,7 @@ class Description:
     remedy: str | None = None
     isolation: Isolation = Isolation.NONE
     axes: Axes = Axes()
+    details: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -84,6 +85,28 @@ def axes(info: Mapping[str, Any], spec: Spec) -> Axes:
         kill=Extent.FULL,
         limits=Extent.FULL if bounded else Extent.PARTIAL,
     )
+
+
+async def details(engine: Engine, info: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """What a reader of `claw doctor` wants to know of an engine.
+
+    Raises:
+        ClawError: the engine cannot be asked.
+    """
+    found = {
+        "API": await engine.version(),
+        "storage": f"{info.get('Driver')} in {info.get('DockerRootDir')}",
+        "cgroups": f"version {info.get('CgroupVersion') or 1}, by {info.get('CgroupDriver')}",
+    }
+    if settings.image is not None:
+        there = await images.present(engine, settings.image)
+        absent = "is pulled at its first use" if settings.pull else "is not there"
+        found["image"] = f"{settings.image} {'is there' if there else absent}"
+    if engine.endpoint.scheme == "unix":
+        with contextlib.suppress(OSError):  # another machine's, behind a socket of this one
+            disk = os.statvfs(str(info.get("DockerRootDir")))
+            found["disk"] = f"{disk.f_bavail * disk.f_frsize / (1 << 30):.1f} GiB free"
+    return found
 
 
 async def _network(engine: Engine, spec: Spec) -> Refusal | None:

@@ -92,6 +92,7 @@ class DockerRuntime(Runtime):
         try:
             engine = self._engine()
             info = await engine.info()
+            details = await assessing.details(engine, info, self._settings)
         except ClawError as error:
             return Description(False, reason=error.message, remedy=error.remedy)
         return Description(
@@ -100,6 +101,7 @@ class DockerRuntime(Runtime):
             f"{'Podman' if engine.podman else 'Docker'} at {engine.endpoint}",
             isolation=assessing.level(info, self._settings),
             axes=assessing.axes(info, Spec(network="none")),
+            details=details,
         )
 
     async def assess(self, spec: Spec) -> Assessment | Refusal:
