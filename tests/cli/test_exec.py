@@ -309,7 +309,8 @@ def test_the_terminal_is_restored_when_the_session_ends_or_a_signal_comes(times:
             assert console.attributes() != console.before
             for _ in range(times):
                 console.process.send_signal(signal.SIGTERM)
-            assert console.ends() == 143
+            # A last signal may find the command ended and the terminal restored already.
+            assert console.ends() in ({143} if times == 1 else {143, -signal.SIGTERM})
             assert console.attributes() == console.before
         with Console("exec", "-t", owner.name, "sh", "-c", "echo ready; sleep 600") as console:
             console.sees(b"ready")
