@@ -384,3 +384,23 @@ def test_a_full_disk_loses_events_and_not_the_run() -> None:
     done = claw("run", "-r", "local", "--events", "/dev/full", "--", "echo", "ran")
     assert (done.returncode, done.stdout) == (0, b"ran\n")
     assert b"not all events were written: No space left on device" in done.stderr
+
+
+def test_explain_says_that_a_run_would_lack_its_secret(root: Path) -> None:
+    (root / "claw.toml").write_text('[groups.here]\nsecrets = ["NOT_SET"]\n')
+    found = json.loads(
+        claw(*("explain", "--json", "--root", root, "--config", root / "claw.toml", "here")).stdout
+    )
+    assert found["runtime"] is None
+    assert "the secret NOT_SET is set neither" in found["refusal"]
+
+
+def test_explain_of_a_group_that_is_not_accepted_is_what_run_would_do(root: Path) -> None:
+    assert claw("run", "--root", root, "-g", "here", "--", "true").returncode == 0
+    config = {"containerConfig": {"runtime": "local", "image": "x"}}
+    (root / "groups/here/config.json").write_text(json.dumps(config))
+    found = explained(root, "here")
+    assert found["runtime"] is None
+    assert found["trust"]["pending"] == ["image: not set -> x"]
+    shown = claw("explain", "--root", root, "here").stdout.decode()
+    assert "nothing, before what its config.json asks for is accepted" in shown

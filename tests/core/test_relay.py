@@ -16,6 +16,7 @@ from claw_core.discovery import Origin
 from claw_core.errors import ClawError, Denied, PluginError, RuntimeFault, Unsupported
 from claw_core.hookspecs import Observer, Phase, Runtime, hookimpl
 from claw_core.host import Host
+from claw_core.isolation import Isolation
 from claw_core.model import (
     IO,
     Assessment,
@@ -526,3 +527,17 @@ def test_a_backend_with_other_arguments_is_refused() -> None:
 
     with pytest.raises(PluginError, match="machine"):
         Relay("mine", Odd())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Assessment("vm"), Assessment(Isolation.VM, network="host")],  # type: ignore[arg-type] # lies
+    ids=["level", "network"],
+)
+def test_an_answer_that_core_cannot_rely_on_is_a_fault_of_the_plugin(answer: Assessment) -> None:
+    class Odd(Backend):
+        async def assess(self, spec: Spec) -> Assessment:
+            return answer
+
+    with pytest.raises(RuntimeFault, match="hook assess of the plugin odd returned"):
+        asyncio.run(Relay("odd", Odd({})).assess(Spec()))
