@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from claw_core.model import IO, Control, Signal, Sink
-from claw_core.tasks import persist
+from claw_core.tasks import persist, stop
 
 TAIL: Final = 4096
 """Bytes of standard error that are kept for a message."""
@@ -61,7 +61,7 @@ async def attend(process: asyncio.subprocess.Process, io: IO) -> Streamed:
         return Streamed(await process.wait(), bytes(errors))
     finally:
         await persist(end(process))
-        await persist(_stop([*outputs, *inputs]))
+        await persist(stop([*outputs, *inputs]))
         close = getattr(io.stdin, "aclose", None)
         if close is not None:
             await close()
@@ -102,12 +102,3 @@ async def _signal(
             if isinstance(message, Signal) and process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, message.number)
-
-
-async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # raised already, or it came after the end

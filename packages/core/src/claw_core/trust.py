@@ -132,7 +132,9 @@ class TrustStore:
             Untrusted: another process was first, and accepted less.
             LedgerUnavailable: it cannot be remembered.
         """
-        if not self._save(group.name, self._asked(group, granted), replace=False):
+        # Most uses are no first ones, and need no durable write to find that out.
+        known = self.path(group.name).exists()
+        if known or not self._save(group.name, self._asked(group, granted), replace=False):
             self.check(group, granted)
 
     def pending(self, group: Group) -> list[str] | None:

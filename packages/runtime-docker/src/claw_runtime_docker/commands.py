@@ -12,7 +12,7 @@ import attrs
 
 from claw_core.errors import RuntimeFault, SpentInstance
 from claw_core.model import IO, Command, Control, Exit, Resize, Signal, Spec
-from claw_core.tasks import persist
+from claw_core.tasks import persist, stop
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, directory
@@ -107,7 +107,7 @@ class Running:
                     task.result()  # a stream of the caller that fails is the caller's failure
             return output.result()
         finally:
-            await persist(_stop(tasks))
+            await persist(stop(tasks))
 
     async def _pump(self, connection: Connection, io: IO) -> str | None:
         first: bytearray | None = bytearray()
@@ -253,12 +253,3 @@ async def _feed(connection: Connection, chunks: AsyncIterator[bytes]) -> None:
         except OSError:
             return
     connection.half_close()
-
-
-async def _stop(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # raised already, or it came after the end
