@@ -175,6 +175,10 @@ def _notes(engine: Engine, settings: Settings, spec: Spec, info: Mapping[str, An
     security = str(info.get("SecurityOptions"))
     if "seccomp" not in security or "profile=unconfined" in security:
         notes.append("the engine filters no system calls: it runs without seccomp")
+    if container.filtered(spec, settings) and (
+        "seccomp" not in security or level(info, settings) is Isolation.KERNEL
+    ):
+        notes.append("a command may leave a set-user-id file in a writable mount")
     if not info.get("MemoryLimit"):
         notes.append("the engine cannot limit memory")
     return notes

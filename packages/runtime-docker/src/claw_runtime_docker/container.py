@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 import attrs
 
 from claw_core.model import Instance, Mount, Spec
+from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.scripts import KEEPER, OWN
 from claw_runtime_docker.settings import Settings
 
@@ -16,6 +18,8 @@ WORKSPACE: Final = "/workspace"
 """Where commands start if nothing else is said: the first mount, or else scratch space here."""
 SCRATCH: Final = ("/tmp", "/run", OWN, HOME, WORKSPACE)  # noqa: S108 - inside the container
 """Writable places, in memory."""
+PROFILE: Final = Path(__file__).with_name("seccomp.json")
+"""Filter of system calls under which no command can set a set-user-id bit, in Docker's format."""
 INSTALL_LABEL: Final = "claw.install"
 TOMBSTONE_LABEL: Final = "claw.tombstone"
 
@@ -30,11 +34,28 @@ class Abilities:
             it does not, such mounts are left out.
         podman: whether it is Podman: there scratch space cannot belong to a user from the start, so
             that everybody may write to it, and naming one limit would raise the others.
+        seccomp: whether it can filter system calls.
     """
 
     init: bool
     recursive: bool
     podman: bool
+    seccomp: bool
+
+    @classmethod
+    async def of(cls, engine: Engine) -> Self:
+        """Ask an engine, or remember what it said.
+
+        Raises:
+            ClawError: it cannot be asked.
+        """
+        info = await engine.info(known=True)
+        return cls(
+            init=bool(info.get("InitBinary")),
+            recursive=await engine.speaks(1, 44) and not engine.podman,
+            podman=engine.podman,
+            seccomp="seccomp" in str(info.get("SecurityOptions")),
+        )
 
 
 def create_body(
@@ -77,7 +98,7 @@ def create_body(
             "NetworkMode": "default" if spec.network == "default" else "none",
             "CapDrop": ["ALL"],
             "CapAdd": list(settings.capabilities),
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": _security(spec, settings, able),
             "IpcMode": "private",
             "ReadonlyRootfs": settings.read_only,
             "Tmpfs": {place: options for place in SCRATCH if place not in mounted},
@@ -121,6 +142,21 @@ def directory(spec: Spec) -> str:
     if spec.workdir is not None:
         return spec.workdir
     return next((mount.target for mount in spec.mounts if mount.source.is_dir()), WORKSPACE)
+
+
+def filtered(spec: Spec, settings: Settings) -> bool:
+    """Whether a set-user-id file could be left on the host, and shall not be.
+
+    Elsewhere the engine's own filter is enough; it lets package managers work.
+    """
+    return settings.seccomp == "claw" and any(mount.writable for mount in spec.mounts)
+
+
+def _security(spec: Spec, settings: Settings, able: Abilities) -> list[str]:
+    if not (able.seccomp and filtered(spec, settings)):
+        return ["no-new-privileges"]
+    # Podman opens the file itself; Docker wants what is in it.
+    return ["no-new-privileges", f"seccomp={PROFILE if able.podman else PROFILE.read_text()}"]
 
 
 def _mount(mount: Mount, *, recursive: bool) -> dict[str, Any]:

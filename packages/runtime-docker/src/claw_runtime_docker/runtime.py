@@ -114,13 +114,8 @@ class DockerRuntime(Runtime):
         image = assessing.image_of(instance.spec, self._settings)
         if image is None:
             raise ConfigError("no image is named", remedy="name one with --image")
-        info = await engine.info(known=True)
+        able = await Abilities.of(engine)
         live = self._live[instance.name] = _Live(secrets.token_hex(16))
-        able = Abilities(
-            init=bool(info.get("InitBinary")),
-            recursive=await engine.speaks(1, 44) and not engine.podman,
-            podman=engine.podman,
-        )
         body = create_body(instance, self._settings, image, live.token, able)
         failpoints.hit(_PRE_CREATE)
         try:

@@ -29,6 +29,8 @@ class Settings:
         image: image of runs that name none.
         pull: whether an image that is missing is pulled.
         oci_runtime: what starts containers, for instance `runsc`; None: the engine's default.
+        seccomp: what filters system calls where a mount is writable: `claw`, so that nothing can
+            set a set-user-id bit, or the `engine`; where none is, the engine does.
         user: `uid` or `uid:gid` of every process; None: the caller's, and another for root.
         read_only: whether the image's files cannot be changed.
         capabilities: of the kernel's, those that a container keeps.
@@ -42,6 +44,7 @@ class Settings:
     image: str | None = None
     pull: bool = True
     oci_runtime: str | None = None
+    seccomp: str = "claw"
     user: str | None = None
     read_only: bool = True
     capabilities: tuple[str, ...] = ()
@@ -99,6 +102,12 @@ def _truth(value: Any) -> bool:
     return value
 
 
+def _seccomp(value: Any) -> str:
+    if value not in ("claw", "engine"):
+        raise ValueError('expected "claw" or "engine"')
+    return str(value)
+
+
 def _user(value: Any) -> str:
     if not isinstance(value, str) or not _USER.fullmatch(value):
         raise ValueError('expected numbers, "UID" or "UID:GID"')
@@ -140,6 +149,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "image": _text,
     "pull": _truth,
     "oci_runtime": _text,
+    "seccomp": _seccomp,
     "user": _user,
     "read_only": _truth,
     "capabilities": _capabilities,
