@@ -93,9 +93,11 @@ def test_every_command_and_option_is_described(name: str) -> None:
     if name == "shell":  # its options are described where they come from
         others = {parameter.name for parameter in run.command.params}
         command.params = [one for one in command.params if one.name not in others]
+    parts = command.commands.values() if isinstance(command, click.Group) else [command]
     options = [
         option
-        for parameter in command.params
+        for part in parts
+        for parameter in part.params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     ]

@@ -87,6 +87,11 @@ class TestEngine:
         _, found = self.call("GET", "/containers/json", {"all": 1})
         return {name.lstrip("/") for one in found for name in one["Names"]}
 
+    def images(self) -> list[str]:
+        """Names of all images; `<none>:<none>` for one that has lost its own."""
+        _, found = self.call("GET", "/images/json")
+        return [name for one in found for name in one["RepoTags"] or ["<none>:<none>"]]
+
     def volumes(self) -> list[str]:
         return [one["Name"] for one in self.call("GET", "/volumes")[1]["Volumes"] or []]
 

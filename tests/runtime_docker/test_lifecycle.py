@@ -278,7 +278,8 @@ def test_describe_says_what_there_is(engine: TestEngine) -> None:
     assert found.available
     assert found.isolation is Isolation.CONTAINER
     assert found.version
-    assert set(found.details) == {"API", "storage", "cgroups", "disk"}
+    assert set(found.details) == {"API", "storage", "cgroups", "image", "disk"}
+    assert "claw image prepare docker" in found.details["image"]
     assert found.details["storage"].startswith(("vfs", "overlay2", "fuse-overlayfs"))
     assert "GiB free" in found.details["disk"]
     named = run(DockerRuntime({"host": engine.host, "image": IMAGE}).describe())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -45,6 +46,8 @@ class Runtime(abc.ABC):
     """
 
     api: ClassVar[int] = 1
+    recipe: ClassVar[Path | None] = None
+    """The recipe of the image that `claw image prepare` makes where none is named."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings

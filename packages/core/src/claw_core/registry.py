@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -83,6 +84,14 @@ class Registry:
             PluginError: more than one does.
         """
         return self._find(name).origin
+
+    def recipe(self, name: str) -> Path | None:
+        """Return the recipe that a runtime ships.
+
+        Raises:
+            UnknownRuntime, PluginError: as `resolve`.
+        """
+        return _checked(self._find(name)).recipe
 
     def resolve(self, name: str, settings: Mapping[str, Any] = {}) -> Relay:
         """Load one runtime and make it from its settings.

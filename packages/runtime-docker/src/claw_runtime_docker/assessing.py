@@ -31,10 +31,6 @@ async def assess(engine: Engine, settings: Settings, spec: Spec) -> Assessment |
         ClawError: the engine cannot be asked.
     """
     image = image_of(spec, settings)
-    if image is None:
-        return Refusal(
-            "no image is named", "name one with --image, or set image in [runtimes.docker]"
-        )
     if any(not _NAME.fullmatch(name) for name in spec.secrets):
         return Refusal(
             "a secret has a name that a shell cannot set",
@@ -61,9 +57,9 @@ async def assess(engine: Engine, settings: Settings, spec: Spec) -> Assessment |
     )
 
 
-def image_of(spec: Spec, settings: Settings) -> str | None:
-    """The image of an instance: its own, or the one of the settings."""
-    return spec.image or settings.image
+def image_of(spec: Spec, settings: Settings) -> str:
+    """The image of an instance: its own, the one of the settings, or the one that claw makes."""
+    return spec.image or settings.image or images.AGENT
 
 
 def level(info: Mapping[str, Any], settings: Settings) -> Isolation:
@@ -98,10 +94,14 @@ async def details(engine: Engine, info: Mapping[str, Any], settings: Settings) -
         "storage": f"{info.get('Driver')} in {info.get('DockerRootDir')}",
         "cgroups": f"version {info.get('CgroupVersion') or 1}, by {info.get('CgroupDriver')}",
     }
-    if settings.image is not None:
-        there = await images.present(engine, settings.image)
+    image = settings.image or images.AGENT
+    if await images.present(engine, image):
+        found["image"] = f"{image} is there"
+    elif image == images.AGENT:
+        found["image"] = f"{image} is not there; claw image prepare docker makes it"
+    else:
         absent = "is pulled at its first use" if settings.pull else "is not there"
-        found["image"] = f"{settings.image} {'is there' if there else absent}"
+        found["image"] = f"{image} {absent}"
     if engine.endpoint.scheme == "unix":
         with contextlib.suppress(OSError):  # another machine's, behind a socket of this one
             disk = os.statvfs(str(info.get("DockerRootDir")))

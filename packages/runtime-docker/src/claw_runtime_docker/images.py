@@ -11,7 +11,7 @@ from claw_core.errors import RuntimeFault
 from claw_core.model import Audit, Refusal, SnapshotTarget
 from claw_runtime_docker.container import INSTALL_LABEL
 from claw_runtime_docker.engine import Engine
-from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
+from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineBroken, EngineError
 
 PULL_TIMEOUT: Final = 540.0
 """Seconds that a pull may take."""
@@ -19,25 +19,36 @@ ASK_TIMEOUT: Final = 10.0
 """Seconds that a registry has to say whether it has an image."""
 COMMIT_TIMEOUT: Final = 600.0
 """Seconds that a snapshot may take."""
+AGENT: Final = "claw-agent"
+"""The image that `claw image prepare` makes, and of instances for which none is named."""
 AUDITS: Final = "claw-audit"
 """Repository of images that are kept for inspection."""
 
 
-async def present(engine: Engine, image: str) -> bool:
-    """Whether the engine has the image."""
+async def find(engine: Engine, image: str) -> Any:
+    """Return what the engine says of an image; None where it does not have it."""
     try:
-        await engine.call("GET", f"/images/{image}/json")
+        return await engine.call("GET", f"/images/{image}/json")
     except EngineError as error:
         if error.status == NOT_FOUND:
-            return False
+            return None
         raise
-    return True
+
+
+async def present(engine: Engine, image: str) -> bool:
+    """Whether the engine has the image."""
+    return await find(engine, image) is not None
 
 
 async def obtainable(engine: Engine, image: str, *, pull: bool) -> Refusal | None:
     """Say why an image is neither there nor can be pulled."""
     if await present(engine, image):
         return None
+    if image == AGENT:
+        return Refusal(
+            f"no image is named, and there is no {AGENT}",
+            "name one with --image, or make it: claw image prepare docker",
+        )
     remedy = f"docker pull {image}, or name another one with --image"
     if not pull:
         return Refusal(f"the engine has no image {image}, and pulling is switched off", remedy)
@@ -93,7 +104,10 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
         "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: ""},
     }
     query = {"container": instance, "repo": name, "tag": tag, "comment": f"snapshot of {instance}"}
+    replaced = await find(engine, f"{name}:{tag}")
     await engine.call("POST", "/commit", query, body, timeout=COMMIT_TIMEOUT)
+    if replaced is not None:
+        await _remove_unnamed(engine, replaced["Id"])
     return f"{name}:{tag}"
 
 
@@ -101,6 +115,18 @@ async def changes(engine: Engine, instance: str) -> list[str]:
     """Return what differs from the image, as lines such as `A /etc/new`."""
     found = await engine.call("GET", f"/containers/{instance}/changes", timeout=COMMIT_TIMEOUT)
     return [f"{'CAD'[change['Kind']]} {change['Path']}" for change in found or ()]
+
+
+async def _remove_unnamed(engine: Engine, image: str) -> None:
+    """Remove an image whose name another one has taken, unless something still needs it."""
+    found = await find(engine, image)
+    if found is None or found.get("RepoTags"):
+        return
+    try:
+        await engine.call("DELETE", f"/images/{image}", timeout=COMMIT_TIMEOUT)
+    except EngineError as error:
+        if error.status not in {NOT_FOUND, CONFLICT}:
+            raise
 
 
 def split(image: str) -> tuple[str, str]:

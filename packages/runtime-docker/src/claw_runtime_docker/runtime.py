@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -72,6 +73,8 @@ class DockerRuntime(Runtime):
         ConfigError: a setting is unknown or wrong.
     """
 
+    recipe = Path(__file__).with_name("agent.toml")
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = Settings.parse(settings)
         self._live: dict[str, _Live] = {}
@@ -112,8 +115,6 @@ class DockerRuntime(Runtime):
         """Create the container, after its image was pulled where that is missing."""
         engine = self._engine()
         image = assessing.image_of(instance.spec, self._settings)
-        if image is None:
-            raise ConfigError("no image is named", remedy="name one with --image")
         able = await Abilities.of(engine)
         live = self._live[instance.name] = _Live(secrets.token_hex(16))
         body = create_body(instance, self._settings, image, live.token, able)
@@ -121,7 +122,7 @@ class DockerRuntime(Runtime):
         try:
             await answered(_create(engine, live, instance.name, body))
         except EngineError as error:
-            if error.status != NOT_FOUND or not self._settings.pull:
+            if error.status != NOT_FOUND or not self._settings.pull or image == images.AGENT:
                 raise
             await images.pull(engine, image, instance.host.progress)
             await answered(_create(engine, live, instance.name, body))
@@ -164,7 +165,7 @@ class DockerRuntime(Runtime):
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         """Commit the container to an image; secrets, which lie in memory, are not in it."""
         engine = self._engine()
-        image = assessing.image_of(instance.spec, self._settings) or ""
+        image = assessing.image_of(instance.spec, self._settings)
         name = await images.commit(engine, instance.name, image, target)
         changed = await images.changes(engine, instance.name)
         instance.host.progress(f"{name}: {len(changed)} paths differ from {image}")

@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reap": "Tear down what dead owners left behind.",
     "doctor": "See whether what is installed and configured can work here.",
     "trust": "Accept what a group's own file asks for.",
+    "image": "Make the image that instances of a runtime start from.",
     "runtimes": "List the installed runtimes and what they offer here.",
 }
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
 from claw_core.cli import run
-from claw_core.cli.render import leave, say
-from claw_core.cli.signals import ladder
+from claw_core.cli.render import say
+from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
 from claw_core.errors import ClawError, ConfigError
 from claw_core.model import IO, Exit
@@ -51,29 +50,13 @@ def command(command: tuple[str, ...], **options: Any) -> None:
     unique. With -t and without COMMAND it is a shell. The command ends with this process, and with
     the instance. Exit codes are those of `claw run`.
     """
-    try:
-        code = asyncio.run(_watch(Options(command=_without_dashes(command), **options)))
-    except (ClawError, BaseExceptionGroup) as error:
-        leave(error)
-    sys.stdout.flush()
-    sys.exit(code)
+    chosen = Options(command=_without_dashes(command), **options)
+    end_with(_run(chosen), "still ending the command; once more leaves that to its owner")
 
 
 def _without_dashes(words: tuple[str, ...]) -> tuple[str, ...]:
     """The command; dashes that separate it stand behind INSTANCE, where the parser has stopped."""
     return words[1:] if words[:1] == ("--",) else words
-
-
-async def _watch(options: Options) -> int:
-    """Run under the signal ladder; the first signal decides the exit code."""
-    task = asyncio.create_task(_run(options))
-    with ladder(task, "still ending the command; once more leaves that to its owner") as steps:
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not steps.received:
-                raise
-            return steps.exit_code
 
 
 async def _run(options: Options) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import functools
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +16,8 @@ import click
 from claw_core import units
 from claw_core.cli.configuration import configured, load
 from claw_core.cli.progress import ProgressLine
-from claw_core.cli.render import Parsed, document, exit_code, failures, leave, say
-from claw_core.cli.signals import ladder
+from claw_core.cli.render import Parsed, document, exit_code, failures, say
+from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
 from claw_core.errors import ClawError, ConfigError, TeardownFailed
 from claw_core.model import Mount, Network, Resources
@@ -216,27 +214,7 @@ def command(**options: Any) -> None:
     Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
     127 not found; 128+n signal; 2 usage.
     """
-    chosen = Options(**options)
-    try:
-        code = asyncio.run(_watch(chosen))
-    except (ClawError, BaseExceptionGroup) as error:
-        leave(error)
-    sys.stdout.flush()
-    sys.exit(code)
-
-
-async def _watch(options: Options) -> int:
-    """Run under the signal ladder; the first signal decides the exit code."""
-    task = asyncio.create_task(_run(options))
-    with ladder(task) as steps:
-        try:
-            return await task
-        except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            if not steps.received:
-                raise
-            for failure in failures(error):
-                say(str(failure))
-            return steps.exit_code
+    end_with(_run(Options(**options)))
 
 
 async def _run(options: Options) -> int:

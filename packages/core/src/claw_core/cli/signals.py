@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, NoReturn
 
-from claw_core.cli.render import say
+from claw_core.cli.render import failures, leave, say
+from claw_core.errors import ClawError
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TEARING_DOWN: Final = "still tearing down; once more hands it over to the warden"
 _open: list[Callable[[], None]] = []
 """What must be undone even by a claw that exits at once."""
 
@@ -57,11 +61,36 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         undo()
 
 
+def end_with(work: Coroutine[Any, Any, int], waiting: str = TEARING_DOWN) -> NoReturn:
+    """Run a command of the command line to its end, and end with its exit code.
+
+    Args:
+        work: gives the exit code; the first signal that came before it decides instead.
+        waiting: what the second signal is answered with.
+    """
+    try:
+        code = asyncio.run(_watched(work, waiting))
+    except (ClawError, BaseExceptionGroup) as error:
+        leave(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+async def _watched(work: Coroutine[Any, Any, int], waiting: str) -> int:
+    task = asyncio.create_task(work)
+    with _ladder(task, waiting) as steps:
+        try:
+            return await task
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            if not steps.received:
+                raise
+            for failure in failures(error):
+                say(str(failure))
+            return steps.exit_code
+
+
 @contextlib.contextmanager
-def ladder(
-    task: asyncio.Task[int],
-    waiting: str = "still tearing down; once more hands it over to the warden",
-) -> Iterator[Ladder]:
+def _ladder(task: asyncio.Task[int], waiting: str) -> Iterator[Ladder]:
     """Watch the signals for the length of the block; only the command line ever does this."""
     loop = asyncio.get_running_loop()
     steps = Ladder(task, waiting)

@@ -14,6 +14,7 @@ from claw_core.config.settings import (
     HostPath,
     InnerPath,
     Milliseconds,
+    Script,
     Size,
     Variables,
 )
@@ -103,6 +104,14 @@ def _text(value: Any) -> str:
         raise Wrong("expected text, got an empty one")
     if not printable(value):
         raise Wrong(f"expected printable text, got {shown(value)}")
+    return value
+
+
+def _script(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Wrong(f"expected a program, got {shown(value)}")
+    if not receivable(value):
+        raise Wrong("expected a program without characters that no shell can receive")
     return value
 
 
@@ -215,6 +224,7 @@ def _plain(value: Any) -> Any:
 
 PARSERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     str: _text,
+    Script: _script,
     float: _number,
     int: _whole,
     bool: _flag,

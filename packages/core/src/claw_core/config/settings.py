@@ -23,6 +23,8 @@ HostPath = NewType("HostPath", Path)
 """Absolute; people may begin it with `~`."""
 InnerPath = NewType("InnerPath", str)
 """Relative to a directory of the instance, without `..`."""
+Script = NewType("Script", str)
+"""A program for a shell inside an instance, of as many lines as it needs."""
 Variables = NewType("Variables", Mapping[str, str])
 """Environment of commands; values are never quoted in an error."""
 

@@ -42,13 +42,22 @@ def claw_toml(path: Path) -> ClawToml | None:
     Raises:
         Problems: all that is wrong with it.
     """
+    from claw_core.config.documents import ClawToml
 
-    def parse(text: str) -> ClawToml:
+    return document(path, ClawToml)
+
+
+def document(path: Path, kind: type[T]) -> T | None:
+    """Read a TOML file of one of the owner's; None where there is none.
+
+    Raises:
+        Problems: all that is wrong with it.
+    """
+
+    def parse(text: str) -> T:
         import tomllib
 
-        from claw_core.config.documents import ClawToml
-
-        return _structured(tomllib.loads(text), ClawToml)
+        return _structured(tomllib.loads(text), kind)
 
     return _parsed(path, str(path), parse, trusted=True)
 
