@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from claw_core import units
 from claw_core.config.recipe import File, Recipe, Step
 from claw_core.errors import ConfigProblems
 
@@ -30,7 +31,7 @@ def test_the_example_is_a_recipe(tmp_path: Path) -> None:
     recipe = Recipe.load(path)
     assert recipe.image == "shop-tests"
     assert recipe.files == (File(source=str(tmp_path / "pip.conf"), target="/etc/pip.conf"),)
-    assert recipe.steps[0].timeout == 1800
+    assert recipe.steps[0].timeout == units.duration("30m")
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
