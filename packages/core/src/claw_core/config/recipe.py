@@ -75,7 +75,7 @@ class Recipe:
             ConfigProblems: all that is wrong with it, or it is not there.
         """
         try:
-            recipe = sources.document(path, cls)
+            recipe = sources.document(path, lambda: cls)
         except sources.Problems as error:
             raise ConfigProblems.of(error.problems) from None
         if recipe is None:

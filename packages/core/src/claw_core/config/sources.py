@@ -42,13 +42,21 @@ def claw_toml(path: Path) -> ClawToml | None:
     Raises:
         Problems: all that is wrong with it.
     """
-    from claw_core.config.documents import ClawToml
 
-    return document(path, ClawToml)
+    def kind() -> type[ClawToml]:
+        from claw_core.config.documents import ClawToml  # many have no such file
+
+        return ClawToml
+
+    return document(path, kind)
 
 
-def document(path: Path, kind: type[T]) -> T | None:
+def document(path: Path, kind: Callable[[], type[T]]) -> T | None:
     """Read a TOML file of one of the owner's; None where there is none.
+
+    Args:
+        path: the file.
+        kind: gives the class that describes it, once there is a text.
 
     Raises:
         Problems: all that is wrong with it.
@@ -57,7 +65,7 @@ def document(path: Path, kind: type[T]) -> T | None:
     def parse(text: str) -> T:
         import tomllib
 
-        return _structured(tomllib.loads(text), kind)
+        return _structured(tomllib.loads(text), kind())
 
     return _parsed(path, str(path), parse, trusted=True)
 
