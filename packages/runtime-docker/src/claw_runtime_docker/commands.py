@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import attrs
@@ -112,8 +112,10 @@ class Running:
     async def _pump(self, connection: Connection, io: IO) -> str | None:
         first: bytearray | None = bytearray()
         problem = None
-        async for channel, data in self._pieces(connection):
-            if first is not None and (self.command.terminal is not None or channel == 2):
+        terminal = self.command.terminal is not None
+        split = _unsplit if terminal else frames.split
+        async for channel, data in split(connection.read):
+            if first is not None and (terminal or channel == 2):
                 first += data
                 line, newline, rest = bytes(first).partition(b"\n")
                 if not newline and len(first) < _LONGEST_LINE:
@@ -133,14 +135,6 @@ class Running:
         if first:
             await io.stderr(bytes(first))
         return problem
-
-    async def _pieces(self, connection: Connection) -> AsyncIterator[tuple[int, bytes]]:
-        if self.command.terminal is None:
-            async for channel, data in frames.split(connection.read):
-                yield channel, data
-        else:
-            while data := await connection.read():
-                yield 1, data
 
     async def _control(self, control: AsyncIterator[Control] | None) -> None:
         """Pass resizes and signals on, once the command is there."""
@@ -243,6 +237,12 @@ class Running:
         except RuntimeFault:
             return False  # the engine is not there, or hangs: nothing is known
         return False
+
+
+async def _unsplit(read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[tuple[int, bytes]]:
+    """The output of a terminal, which has no frames."""
+    while data := await read():
+        yield 1, data
 
 
 async def _feed(connection: Connection, chunks: AsyncIterator[bytes]) -> None:

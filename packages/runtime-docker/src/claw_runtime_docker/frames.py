@@ -16,7 +16,7 @@ _LIMIT: Final = 1 << 30
 
 
 async def split(read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[tuple[Channel, bytes]]:
-    """Yield channel and bytes as they come; a large frame comes in pieces, and none is kept.
+    """Yield channel and bytes as they come; what one read brings of a channel comes in one piece.
 
     Args:
         read: gives some bytes, and none at the end.
@@ -24,33 +24,50 @@ async def split(read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[tuple[Cha
     Raises:
         EngineBroken: a frame is malformed or ends in the middle, or the engine reports an error.
     """
-    buffer = b""
-    while True:
-        while len(buffer) < _HEADER.size:
-            data = await read()
-            if not data:
-                if buffer:
-                    raise _broken("ended in the middle of a frame's header")
-                return
-            buffer += data
-        channel, left = _HEADER.unpack_from(buffer)
-        if channel not in (0, 1, 2, _SYSTEM_ERROR) or buffer[1:4] != b"\0\0\0" or left > _LIMIT:
-            raise _broken(f"has a malformed frame (header {buffer[:8].hex()})")
-        buffer = buffer[_HEADER.size :]
-        said = b""
-        while left:
-            piece, buffer = (buffer[:left], buffer[left:]) if buffer else (await read(), b"")
-            if len(piece) > left:
-                piece, buffer = piece[:left], piece[left:]
-            if not piece:
-                raise _broken("ended in the middle of a frame")
+    rest, said = b"", b""
+    number, left = 0, 0
+    while data := await read():
+        buffer = rest + data if rest else data
+        position = 0
+        channel: Channel = 1
+        pieces: list[bytes] = []
+        while position < len(buffer):
+            if not left:
+                if len(buffer) - position < _HEADER.size:
+                    break
+                number, left = _header(buffer, position)
+                position += _HEADER.size
+                continue
+            piece = buffer[position : position + left]
+            position += len(piece)
             left -= len(piece)
-            if channel == _SYSTEM_ERROR:
+            if number == _SYSTEM_ERROR:
                 said = (said + piece)[:4096]
-            else:
-                yield (2 if channel == 2 else 1), piece
-        if said:
-            raise EngineBroken(f"the engine reports: {said.decode(errors='replace').strip()}")
+                if not left:
+                    raise EngineBroken(
+                        f"the engine reports: {said.decode(errors='replace').strip()}"
+                    )
+                continue
+            current: Channel = 2 if number == 2 else 1
+            if pieces and current != channel:
+                yield channel, b"".join(pieces)
+                pieces = []
+            channel = current
+            pieces.append(piece)
+        if pieces:
+            yield channel, b"".join(pieces)
+        rest = buffer[position:]
+    if left or rest:
+        raise _broken("ended in the middle of a frame")
+
+
+def _header(buffer: bytes, position: int) -> tuple[int, int]:
+    """Return number of the stream and length of a frame."""
+    head = buffer[position : position + _HEADER.size]
+    number, length = _HEADER.unpack(head)
+    if number not in (0, 1, 2, _SYSTEM_ERROR) or head[1:4] != b"\0\0\0" or length > _LIMIT:
+        raise _broken(f"has a malformed frame (header {head.hex()})")
+    return number, length
 
 
 def _broken(what: str) -> EngineBroken:
