@@ -16,7 +16,7 @@ import pytest
 import claw_core
 from claw_core.config.recipe import Recipe
 from claw_core.config.settings import Script
-from claw_core.errors import ConfigError, RuntimeFault
+from claw_core.errors import ConfigError, RuntimeFault, Unsupported
 from claw_core.recipe import Prepared, prepare_image
 from claw_core.session import Session
 from claw_runtime_docker import images
@@ -194,6 +194,8 @@ def test_what_cannot_be_made_is_told(engine: TestEngine, recipe: Path) -> None:
     config = claw_core.Config()
     with pytest.raises(ConfigError, match="no base for local, only for docker"):
         run(prepare_image("local", loaded, config=config))
+    with pytest.raises(Unsupported, match="local keeps no snapshots"):
+        run(prepare_image("local", loaded, base="any"))
     missing = attrs.evolve(loaded, base={"docker": "claw-test-absent:1"})
     with pytest.raises(claw_core.ClawError, match="no image claw-test-absent:1"):
         prepare(engine, missing)

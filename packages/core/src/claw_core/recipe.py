@@ -15,7 +15,7 @@ from claw_core import events
 from claw_core.config.config import Config
 from claw_core.config.recipe import Recipe, Step
 from claw_core.config.settings import Settings, Source
-from claw_core.errors import ConfigError, DeadlineExceeded, RuntimeFault
+from claw_core.errors import ConfigError, DeadlineExceeded, RuntimeFault, Unsupported
 from claw_core.known import canonical
 from claw_core.model import Image, Mount, Network
 from claw_core.registry import Registry
@@ -79,6 +79,7 @@ async def prepare_image(
 
     Raises:
         ConfigError: the recipe has no base for the runtime, or no variable of a name.
+        Unsupported: the runtime keeps no snapshots.
         RuntimeFault: a step failed; nothing of it is left but the log.
         ClawError: as `Router.session`.
     """
@@ -92,7 +93,13 @@ async def prepare_image(
             remedy=f"name one with --base, or add it to the recipe: base.{name}",
         )
     image = image or recipe.image
-    table = _table(config or Config(), name)
+    registry = Registry()
+    table = _table(config or Config(), name, registry)
+    if not registry.resolve(name, table).supports("snapshot"):
+        raise Unsupported(
+            f"{name} keeps no snapshots, so it can have no image",
+            remedy="prepare an image of another runtime",
+        )
     env = {**_replaced(recipe.variables, variables or {}), "FILES": FILES if files else ""}
     mounts = [Mount(files.absolute(), FILES, authorised=True)] if files else []
     building = _only(name, {**table, **recipe.runtimes.get(name, {})})
@@ -195,13 +202,13 @@ def _only(runtime: str, table: Mapping[str, Any]) -> Config:
     return Config.of(Settings(runtime=runtime, runtimes={runtime: table}), "recipe")
 
 
-def _table(config: Config, runtime: str) -> Mapping[str, Any]:
+def _table(config: Config, runtime: str, registry: Registry) -> Mapping[str, Any]:
     """What is configured for a runtime.
 
     Raises:
         ConfigProblems: all that is wrong in the configuration.
     """
-    merged = config.merged(Source(Settings(), "recipe"), None, Registry().names)
+    merged = config.merged(Source(Settings(), "recipe"), None, registry.names)
     return merged.settings.runtimes.get(runtime, {})
 
 

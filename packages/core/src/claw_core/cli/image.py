@@ -27,7 +27,7 @@ def command() -> None:
     """Make the images that instances of a runtime start from."""
 
 
-@command.command("prepare")
+@command.command("prepare", short_help="Make an image by a recipe.")
 @click.argument("runtime")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option("--name", "image", metavar="IMAGE", help="Name of the image; else the recipe's.")
