@@ -19,6 +19,7 @@ from claw_core.reaper import Reaper
 from claw_core.teardown import Outcome, destroy
 from core import model_backend as model
 from core.model_backend import child, ended, intent, kill, lifecycle, orphan, reap, until
+from kills.harness import tell
 
 
 @pytest.fixture
@@ -322,12 +323,15 @@ def test_nothing_is_left_after_a_kill_at_any_point_of_limbo(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_nothing_is_left_after_many_kills(ledger: Ledger, world: Path) -> None:
     seed = int(os.environ.get("CLAW_SEED", random.randrange(1 << 32)))
     print(f"CLAW_SEED={seed}")
     chance = random.Random(seed)
-    for _ in range(int(os.environ.get("CLAW_SOAK", "1000"))):
-        crash(
+    kills = rounds = 0
+    while kills < int(os.environ.get("CLAW_MODEL_KILLS", "1000")):
+        rounds += 1
+        kills += crash(
             ledger,
             world,
             chance.choice(POINTS["lifecycle"]),
@@ -335,6 +339,7 @@ def test_nothing_is_left_after_many_kills(ledger: Ledger, world: Path) -> None:
             chance.randrange(3),
             chance.choice([0.0, 0.0, 0.0, 0.03]),
         )
+    tell("kills", where="model", kills=kills, rounds=rounds, seed=seed, leaks=0)
 
 
 def test_a_reaper_that_is_killed_again_and_again_still_gets_there(

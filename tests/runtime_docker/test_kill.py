@@ -13,15 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from claw_core import failpoints
 from claw_core.ledger import Ledger
-from claw_runtime_docker import fence, runtime  # noqa: F401 - they declare their failpoints
 from cli.support import claw, entries, eventually, start
 from runtime_docker import engines
 from runtime_docker.engines import IMAGE, TestEngine
 
-POINTS = sorted(name for name in failpoints.POINTS if name.startswith("docker."))
-FENCE = ["docker.post-delete", "docker.tombstone", "docker.post-tombstone"]
 COMMAND = "trap '' TERM INT HUP; (setsid sleep 700 &); echo ready; while :; do sleep 600; done"
 
 
@@ -91,31 +87,6 @@ def test_sigkill_at_five_hundred_random_moments_leaves_nothing(
     for seed in range(20):
         kill_all(engine, list(moments(25, seed)), tmp_path)
         assert_nothing_is_left(engine, state)
-
-
-@pytest.mark.parametrize("point", [p for p in POINTS if p not in FENCE])
-def test_a_kill_at_any_step_leaves_nothing(engine: TestEngine, state: Path, point: str) -> None:
-    with launch(engine, plan=f"{point}=kill") as process:
-        if point in {"docker.pre-delete", "docker.removed"}:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert_nothing_is_left(engine, state)
-
-
-@pytest.mark.parametrize("died", ["docker.pre-create", "docker.post-create"])
-@pytest.mark.parametrize("point", ["docker.pre-delete", *FENCE, "docker.removed"])
-def test_a_reaper_that_is_killed_at_any_step_is_followed_by_another(
-    engine: TestEngine, state: Path, died: str, point: str
-) -> None:
-    with launch(engine, plan=f"{died}=kill;{point}=kill") as process:
-        process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    if entries(state):
-        assert reap(state, f"{point}=kill") in {-signal.SIGKILL, 0, 1}
-    assert_nothing_is_left(engine, state)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -1,0 +1,116 @@
+"""Whatever is killed, nothing is left: not of the local sandbox, and not of an engine."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claw_core import failpoints
+from claw_core.ledger import Ledger
+from claw_core.local import listing
+from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
+from core import test_reaper
+from kills import worlds
+from kills.harness import Scene, many, ready
+from runtime_docker import engines
+from runtime_docker.engines import TestEngine
+
+FROZEN = {"local.pre-kill", "local.post-kill"}
+"""Only passed where what should end by itself does not."""
+LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warden."))} - FROZEN
+DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
+MODEL = {name for names in test_reaper.POINTS.values() for name in names}
+RECORD = {"ledger.pre-record", "ledger.post-record"}
+"""Neither of the two has a fact to record."""
+LIMBO = {"teardown.pre-limbo", "teardown.post-limbo", "teardown.settled"}
+OP_LOCK = {"ledger.post-op-open", "ledger.post-op-lock"}
+KILLS = int(os.environ.get("CLAW_KILLS", "100"))
+SEED = int(os.environ.get("CLAW_SEED", "20261125"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[TestEngine]:
+    if why := engines.missing():
+        pytest.skip(why)
+    with engines.private() as private:
+        yield private
+
+
+@pytest.fixture
+def local(state: Path, tmp_path: Path) -> Scene:
+    return Scene(worlds.local(state), state, tmp_path)
+
+
+@pytest.fixture
+def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
+    return Scene(worlds.docker(engine), state, tmp_path)
+
+
+def test_at_every_point_of_the_code_somebody_is_killed() -> None:
+    points = {name for name in failpoints.POINTS if not name.startswith("test.")}
+    assert points == LOCAL | FROZEN | DOCKER | MODEL
+
+
+@pytest.mark.parametrize("point", sorted(LOCAL))
+def test_a_kill_at_any_point_of_the_local_sandbox(local: Scene, point: str) -> None:
+    local.kill_at(point)
+    local.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(DOCKER))
+def test_a_kill_at_any_point_of_docker(docker: Scene, point: str) -> None:
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(FROZEN))
+def test_a_kill_of_whoever_kills_what_is_frozen(local: Scene, point: str) -> None:
+    with local.run() as owner:
+        assert ready(owner)
+        install = Ledger.open(local.state).install
+        for pid in [pid for pids in listing.processes(install).values() for pid in pids]:
+            os.kill(pid, signal.SIGSTOP)
+        owner.kill()
+    local.ended(local.reap(f"{point}=kill"), local.reap(f"{point}=kill"))
+    local.assert_nothing_is_left()
+
+
+def test_random_kills_of_owner_warden_and_reaper_on_the_local_sandbox(local: Scene) -> None:
+    many(local, 10, random.randrange(1 << 32))
+
+
+def test_random_kills_of_owner_warden_and_reaper_on_docker(docker: Scene) -> None:
+    many(docker, 10, random.randrange(1 << 32))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_kills_on_the_local_sandbox(local: Scene) -> None:
+    many(local, KILLS, SEED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_kills_on_docker(docker: Scene) -> None:
+    many(docker, KILLS, SEED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("point", sorted(MODEL - RECORD - LIMBO))
+def test_a_kill_at_any_point_of_core_on_the_local_sandbox(local: Scene, point: str) -> None:
+    local.kill_at(point)
+    local.assert_nothing_is_left()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("point", sorted(MODEL - RECORD - OP_LOCK))
+def test_a_kill_at_any_point_of_core_on_docker(docker: Scene, point: str) -> None:
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()

@@ -1,0 +1,25 @@
+"""The worlds in which runs are killed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from claw_core.ledger import Ledger
+from claw_core.local.runtime import LocalRuntime
+from kills.harness import World
+from runtime_docker.engines import IMAGE, TestEngine
+
+
+def local(state: Path) -> World:
+    def listing() -> frozenset[str]:
+        install = Ledger.open(state).install
+        return asyncio.run(LocalRuntime({}).list_instances(install))
+
+    # With a limit there is a control group to be left behind.
+    return World("local", ("--memory", "512m"), {}, listing, "local.post-ready")
+
+
+def docker(engine: TestEngine) -> World:
+    options = ("--image", IMAGE)
+    return World("docker", options, {"DOCKER_HOST": engine.host}, engine.names, "docker.pre-create")
