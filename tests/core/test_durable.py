@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core import durable
+from claw_core import durable, vfs
 from claw_core.errors import LedgerUnavailable
 
 MOUNTS = r"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -98,7 +98,7 @@ def test_reserved_space_reads_as_nul(tmp_path: Path) -> None:
 
 
 def test_clocks_do_not_run_backwards() -> None:
-    assert durable.boot_id() == durable.boot_id() != ""
-    before = durable.boottime(), durable.awake_time()
-    assert durable.boottime() >= before[0]
-    assert durable.awake_time() >= before[1]
+    assert vfs.boot_id() == vfs.boot_id() != ""
+    before = vfs.boottime(), vfs.awake_time()
+    assert vfs.boottime() >= before[0]
+    assert vfs.awake_time() >= before[1]

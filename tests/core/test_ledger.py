@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core import durable, failpoints, lifeline
+from claw_core import durable, failpoints, lifeline, vfs
 from claw_core.entry import State, held
 from claw_core.errors import ConfigError, LedgerUnavailable
 from claw_core.intent import Intent
@@ -352,9 +352,8 @@ def test_everything_is_durable_before_it_counts(
 
     for name in ("write_all", "sync_data", "preallocate", "sync_directory"):
         note(durable, name)
-    note(os, "pwrite")
-    note(Path, "rename")
-    note(Path, "unlink")
+    for name in ("pwrite", "rename", "unlink"):
+        note(vfs, name)
     lease = ledger.acquire(intent(ledger, world))
     acquired = ["write_all", "sync_data", "preallocate", "rename", "sync_directory"]
     assert steps == acquired
@@ -448,7 +447,7 @@ def test_a_fact_after_a_failed_write_is_readable(ledger: Ledger, world: Path) ->
             raise OSError(28, "full")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "pwrite", torn)
+            patch.setattr(vfs, "pwrite", torn)
             with pytest.raises(LedgerUnavailable):
                 lease.record("two", "2")
         lease.record("three", "3")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core import durable, failpoints
+from claw_core import failpoints, vfs
 from claw_core.errors import UnknownRuntime
 from claw_core.host import Host
 from claw_core.ledger import Ledger
@@ -187,12 +187,12 @@ def test_limbo_outlasts_a_reaper_and_a_later_one_carries_on(ledger: Ledger, worl
     assert outcome.result == "limbo"
     (entry,) = ledger.scan()
     since = entry.detail["since"]
-    assert (entry.state, entry.alive, entry.detail["boot"]) == ("limbo", False, durable.boot_id())
+    assert (entry.state, entry.alive, entry.detail["boot"]) == ("limbo", False, vfs.boot_id())
     assert os.listdir(world) == []
     (outcome,) = reap(ledger.state, 0.2)
     assert outcome.result == "limbo"
     assert ledger.scan()[0].detail["since"] == since
-    time.sleep(max(0.0, since + 1.01 - durable.awake_time()))
+    time.sleep(max(0.0, since + 1.01 - vfs.awake_time()))
     (outcome,) = reap(ledger.state, 0.5)
     assert outcome.result == "gone"
     assert clean(ledger, world)
@@ -211,7 +211,7 @@ def test_limbo_counts_anew_after_a_reboot_and_after_an_appearance(
     assert ledger.scan()[0].detail["since"] > 0
     lease = ledger.claim(ledger.scan()[0])
     assert lease is not None
-    lease.mark("limbo", boot=durable.boot_id(), since=0.0)
+    lease.mark("limbo", boot=vfs.boot_id(), since=0.0)
     lease.abandon()
     model.create(world, name)
     assert [one.result for one in reap(ledger.state, 0.2)] == ["limbo"]

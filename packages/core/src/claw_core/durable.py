@@ -1,20 +1,19 @@
-"""Making bytes and names survive a power loss, per platform, and the clocks that do not lie."""
+"""Making bytes and names survive a power loss, per platform."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import re
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
+from claw_core import vfs
 from claw_core.errors import LedgerUnavailable
 
 SHARED: Final = frozenset(
@@ -36,11 +35,11 @@ def sync_data(descriptor: int) -> None:
     if sys.platform == "darwin":
         # fsync on macOS stops at the drive's cache; volumes without F_FULLFSYNC get what there is.
         try:
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            vfs.file_control(descriptor, fcntl.F_FULLFSYNC)
         except OSError:
-            os.fsync(descriptor)
+            vfs.fsync(descriptor)
     else:
-        os.fdatasync(descriptor)
+        vfs.fdatasync(descriptor)
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
@@ -49,14 +48,14 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: they may not be.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = vfs.open_file(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        vfs.fsync(descriptor)
     except OSError as error:
         if error.errno != errno.EINVAL:  # a file system that cannot, and writes names through
             raise
     finally:
-        os.close(descriptor)
+        vfs.close(descriptor)
 
 
 def preallocate(descriptor: int, size: int) -> None:
@@ -71,7 +70,7 @@ def preallocate(descriptor: int, size: int) -> None:
     if sys.platform == "darwin":
         return
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        vfs.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
             raise
@@ -84,19 +83,29 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         OSError: the old content, or absence, is still in place.
     """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = vfs.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(descriptor, data)
             sync_data(descriptor)
         finally:
-            os.close(descriptor)
-        temporary.rename(path)
+            vfs.close(descriptor)
+        vfs.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            vfs.unlink(temporary)
         raise
     sync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a name, unless it is gone already; `sync_directory` makes that durable.
+
+    Raises:
+        OSError: it is still there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        vfs.unlink(path)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -107,32 +116,7 @@ def write_all(descriptor: int, data: bytes) -> None:
     """
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
-
-
-@functools.cache
-def boot_id() -> str:
-    """Identify the time since the last start of this machine's kernel."""
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def boottime() -> float:
-    """Seconds since boot, time asleep included; comparable between processes of one boot."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.clock_gettime(time.CLOCK_MONOTONIC)  # on macOS this one counts while asleep
-
-
-def awake_time() -> float:
-    """Seconds since boot, time asleep excluded; comparable between processes of one boot.
-
-    It never runs faster than `boottime`. What a local server still has to do makes no progress
-    while the machine sleeps, so settle times are measured on this clock.
-    """
-    return time.monotonic()
+        view = view[vfs.write(descriptor, view) :]
 
 
 def refuse_shared_filesystem(path: Path) -> None:

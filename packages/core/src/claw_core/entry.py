@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from claw_core import durable
+from claw_core import vfs
 from claw_core.intent import Intent
 
 State: TypeAlias = Literal["running", "stopping", "limbo", "quarantined", "held", "gone"]
@@ -82,9 +80,9 @@ def held(state: str, detail: Mapping[str, Any]) -> bool:
     """
     if state != "held":
         return False
-    if detail.get("boot") == durable.boot_id():
-        return durable.boottime() < float(detail.get("until", 0.0))
-    return time.time() < float(detail.get("wall", 0.0))
+    if detail.get("boot") == vfs.boot_id():
+        return vfs.boottime() < float(detail.get("until", 0.0))
+    return vfs.wall_clock() < float(detail.get("wall", 0.0))
 
 
 @attrs.define(eq=False)
@@ -153,9 +151,9 @@ def read(descriptor: int) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    data = os.pread(descriptor, RESERVED, 0)
+    data = vfs.pread(descriptor, RESERVED, 0)
     while len(data) % RESERVED == 0 and data[-1:] not in _BLANK:
-        more = os.pread(descriptor, RESERVED, len(data))
+        more = vfs.pread(descriptor, RESERVED, len(data))
         if not more:
             break
         data += more

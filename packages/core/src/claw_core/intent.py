@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-import os
 import re
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from claw_core import durable
+from claw_core import vfs
 from claw_core.errors import ConfigError
 from claw_core.model import instance_name
 
@@ -69,16 +66,16 @@ class Intent:
     ) -> Intent:
         """Make an intent of this process, with an identity that never existed before."""
         return cls(
-            identity=identity or secrets.token_hex(16),
+            identity=identity or vfs.token_hex(16),
             install=install,
             runtime=runtime,
             settings=dict(settings or {}),
             group=group,
             image=image,
             settle=settle,
-            boot=durable.boot_id(),
-            owner=os.getpid(),
-            started=time.time(),
+            boot=vfs.boot_id(),
+            owner=vfs.getpid(),
+            started=vfs.wall_clock(),
             digest=hashlib.sha256("\0".join(argv).encode(errors="surrogateescape")).hexdigest(),
         )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from claw_core import durable, failpoints, lifeline, locks
+from claw_core import durable, failpoints, lifeline, locks, vfs
 from claw_core.entry import Content, State
 from claw_core.errors import LedgerUnavailable
 from claw_core.intent import encoded
@@ -107,8 +106,8 @@ class Lease:
         Raises:
             LedgerUnavailable: that could not be made durable.
         """
-        until, wall = durable.boottime() + seconds, time.time() + seconds
-        self.mark("held", boot=durable.boot_id(), until=until, wall=wall, **detail)
+        until, wall = vfs.boottime() + seconds, vfs.wall_clock() + seconds
+        self.mark("held", boot=vfs.boot_id(), until=until, wall=wall, **detail)
 
     def op_lock(self) -> int:
         """Return the descriptor that a child inherits while its effect is in flight.
@@ -138,10 +137,10 @@ class Lease:
         self._require()
         try:
             failpoints.hit(_PRE_RELEASE)
-            self.socket.unlink(missing_ok=True)
-            self._path.with_suffix(".op").unlink(missing_ok=True)
+            durable.remove(self.socket)
+            durable.remove(self._path.with_suffix(".op"))
             failpoints.hit(_POST_UNLINK_OP)
-            self._path.unlink(missing_ok=True)
+            durable.remove(self._path)
             failpoints.hit(_POST_UNLINK)
             # Not durable means only that it may come back after a power loss, and is reaped again.
             with contextlib.suppress(OSError):
@@ -186,7 +185,7 @@ class Lease:
         self._torn = True
         written = 0
         while written < len(line):
-            count = os.pwrite(descriptor, line[written:], self._end)
+            count = vfs.pwrite(descriptor, line[written:], self._end)
             written += count
             self._end += count
         self._torn = False

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from claw_core import vfs
+
 _kept: set[int] = set()
 _lock = threading.RLock()
 
@@ -45,7 +47,7 @@ def close(descriptor: int) -> None:
     with _lock:
         if descriptor in _kept:
             _kept.discard(descriptor)
-            os.close(descriptor)
+            vfs.close(descriptor)
 
 
 def holds(descriptor: int) -> bool:

@@ -8,7 +8,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from claw_core import failpoints, lifeline
+from claw_core import failpoints, lifeline, vfs
 from claw_core.errors import ClawError
 
 _PRE_OPEN = failpoints.declare("ledger.pre-open", "nothing exists yet")
@@ -25,7 +25,7 @@ class InFlight(ClawError):
 def alive(descriptor: int) -> bool:
     """Whether someone holds the lock; a shared lock, so that looks do not disturb each other."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        vfs.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     return False
@@ -36,13 +36,13 @@ def create_locked(path: Path) -> int:
     for _ in range(100):
         failpoints.hit(_PRE_OPEN)
         descriptor = lifeline.open_kept(
-            lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            lambda: vfs.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
         try:
             failpoints.hit(_POST_OPEN)
             # Only a sweep can hold it, and it removes the file before it lets go.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
+            vfs.flock(descriptor, fcntl.LOCK_EX)
+            if vfs.fstat(descriptor).st_nlink:
                 failpoints.hit(_POST_FLOCK)
                 return descriptor
         except BaseException:
@@ -55,12 +55,12 @@ def create_locked(path: Path) -> int:
 def lock_existing(path: Path) -> int | None:
     """Lock a file if it is still there and nobody holds it."""
     try:
-        descriptor = lifeline.open_kept(lambda: os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        descriptor = lifeline.open_kept(lambda: vfs.open_file(path, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine, there = os.fstat(descriptor), os.stat(path)
+        vfs.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine, there = vfs.fstat(descriptor), vfs.stat(path)
         if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino) and mine.st_nlink:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -79,11 +79,11 @@ def create_op(path: Path) -> int:
         OSError: that is not possible.
     """
     op = lifeline.open_kept(
-        lambda: os.open(path.with_suffix(".op"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lambda: vfs.open_file(path.with_suffix(".op"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     )
     try:
         failpoints.hit(_POST_OP_OPEN)
-        fcntl.flock(op, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        vfs.flock(op, fcntl.LOCK_EX | fcntl.LOCK_NB)
         failpoints.hit(_POST_OP_LOCK)
     except BaseException:
         lifeline.close(op)
@@ -98,11 +98,13 @@ def lock_op(path: Path) -> int | None:
         InFlight: some process still has it.
     """
     try:
-        op = lifeline.open_kept(lambda: os.open(path.with_suffix(".op"), os.O_RDWR | os.O_CLOEXEC))
+        op = lifeline.open_kept(
+            lambda: vfs.open_file(path.with_suffix(".op"), os.O_RDWR | os.O_CLOEXEC)
+        )
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(op, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        vfs.flock(op, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lifeline.close(op)
         raise InFlight("a process of the dead owner is still at work on it") from None
@@ -115,6 +117,6 @@ def lock_op(path: Path) -> int | None:
 def discard(path: Path, descriptor: int | None = None) -> None:
     """Remove a file that stands for nothing, if possible, and only then let go of its lock."""
     with contextlib.suppress(OSError):
-        path.unlink()
+        vfs.unlink(path)
     if descriptor is not None:
         lifeline.close(descriptor)

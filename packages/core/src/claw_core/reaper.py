@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from claw_core import failpoints
+from claw_core import failpoints, vfs
 from claw_core.entry import Entry, held
 from claw_core.errors import ClawError
 from claw_core.host import Host
@@ -92,7 +91,7 @@ class Reaper:
         Raises:
             LedgerUnavailable: the ledger cannot be read, or an adopted entry cannot be written.
         """
-        until = time.monotonic() + deadline
+        until = vfs.monotonic() + deadline
         if adopt:
             for unclaimed in await self._unclaimed():
                 await in_thread(self._adopt, *unclaimed)
@@ -144,13 +143,13 @@ class Reaper:
                 lease = self.ledger.claim(entry)
                 if lease is not None:
                     return lease
-                if not entry.path.exists():
+                if not vfs.exists(entry.path):
                     return Outcome(name, runtime, "gone")
                 patience = 3  # a mere look by another process has it for some microseconds
             except InFlight as in_flight:
                 error, patience = in_flight.message, 1_000_000
             pause = backoff(attempt, cap=1.0) / 10
-            if attempt >= patience or time.monotonic() + pause >= until:
+            if attempt >= patience or vfs.monotonic() + pause >= until:
                 return Outcome(name, runtime, "busy", error)
             await asyncio.sleep(pause)
         raise AssertionError
@@ -166,7 +165,7 @@ class Reaper:
             backend,
             Instance(lease.name, spec, Host(lease, intent.runtime)),
             lease,
-            deadline=turn.until - time.monotonic(),
+            deadline=turn.until - vfs.monotonic(),
             settle=intent.settle,
             patient=True,
             attempt_timeout=self.attempt_timeout,

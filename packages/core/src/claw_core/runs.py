@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from claw_core import vfs
 from claw_core.model import Exit
 from claw_core.routing import Route
 
@@ -66,10 +67,10 @@ def append(state: Path, record: Record) -> None:
         OSError: the line could not be written.
     """
     line = json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
-    descriptor = os.open(
+    descriptor = vfs.open_file(
         state / "runs.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
     try:
-        os.write(descriptor, line)
+        vfs.write(descriptor, line)
     finally:
-        os.close(descriptor)
+        vfs.close(descriptor)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import time
 from typing import Final, Literal, Protocol, TypeAlias
 
 import attrs
 
-from claw_core import durable, failpoints
+from claw_core import failpoints, vfs
 from claw_core.errors import LedgerUnavailable, TeardownFailed
 from claw_core.lease import Lease
 from claw_core.model import Instance
@@ -86,14 +84,14 @@ async def destroy(
         attempt_timeout: seconds that the backend has for one attempt.
         calls: bounds how many attempts are made at a time; waiting for it costs no attempt.
     """
-    until = time.monotonic() + deadline
+    until = vfs.monotonic() + deadline
     attempt = 0
     failure: Exception | None = None
     with lease:
         while True:
             try:
                 async with calls or contextlib.nullcontext():
-                    seconds = min(attempt_timeout, until - time.monotonic())
+                    seconds = min(attempt_timeout, until - vfs.monotonic())
                     if seconds <= 0 and failure is not None:
                         return await quarantine(lease, failure)
                     if seconds <= 0:
@@ -103,7 +101,7 @@ async def destroy(
             except Exception as error:  # noqa: BLE001 - a third party's failure is recorded
                 failure = error
                 pause = backoff(attempt)
-                if time.monotonic() + pause >= until:
+                if vfs.monotonic() + pause >= until:
                     return await quarantine(lease, error)
                 attempt += 1
             else:
@@ -111,7 +109,7 @@ async def destroy(
                 pause = await _remaining(lease, settle, appeared=appeared)
                 if pause <= 0:
                     break
-                if not patient or time.monotonic() + pause >= until:
+                if not patient or vfs.monotonic() + pause >= until:
                     text = f"absent, not yet for {settle:g} s"
                     return Outcome(lease.name, lease.intent.runtime, "limbo", text)
                 pause = min(pause, max(0.05, min(1.0, settle / 10)))
@@ -165,7 +163,7 @@ async def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
     """
     if settle <= 0:
         return 0.0
-    now, boot = durable.awake_time(), durable.boot_id()
+    now, boot = vfs.awake_time(), vfs.boot_id()
     known = lease.state == "limbo" and lease.detail.get("boot") == boot and not appeared
     since = lease.detail.get("since") if known else None
     if not isinstance(since, int | float) or since > now:
@@ -181,4 +179,4 @@ async def _remaining(lease: Lease, settle: float, *, appeared: bool) -> float:
 
 def backoff(attempt: int, cap: float = 30.0) -> float:
     """Seconds before the next attempt; jitter keeps concurrent reapers out of step."""
-    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)  # noqa: S311
+    return min(cap, 0.1 * 2.0 ** min(attempt, 20)) * vfs.uniform(0.5, 1.0)

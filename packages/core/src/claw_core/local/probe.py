@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from claw_core import durable
+from claw_core import durable, vfs
 from claw_core.errors import ClawError
 from claw_core.local import commands
 from claw_core.local.launch import Launched
@@ -114,7 +114,7 @@ def _explained(engine: str, reason: str) -> Missing:
 
 def _key() -> str:
     """Changes with everything that may change an answer."""
-    parts = [durable.boot_id(), platform.release(), str(os.geteuid()), sys.executable]
+    parts = [vfs.boot_id(), platform.release(), str(os.geteuid()), sys.executable]
     parts += [_text(path) for path in _SWITCHES]
     parts += [_text("/proc/self/uid_map"), os.readlink("/proc/self/ns/user")]
     for file in sorted(Path(__file__).parent.glob("*.py")):
