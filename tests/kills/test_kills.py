@@ -16,7 +16,7 @@ from claw_core.local import listing
 from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
 from core import test_reaper
 from kills import worlds
-from kills.harness import Scene, many, ready
+from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
 from runtime_docker.engines import TestEngine
 
@@ -53,7 +53,9 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    assert points == LOCAL | FROZEN | DOCKER | MODEL
+    killed = LOCAL | FROZEN | DOCKER | MODEL
+    assert points == killed
+    tell("failpoints", hit=len(killed), of=len(points))
 
 
 @pytest.mark.parametrize("point", sorted(LOCAL))

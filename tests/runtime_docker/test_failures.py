@@ -8,6 +8,7 @@ import functools
 import json
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from cli.support import eventually
 from runtime_docker import engines
 from runtime_docker.bad_engine import HANG, PING, answer, serving
 from runtime_docker.engines import IMAGE, TestEngine
+from runtime_docker.slow_engine import slow
 from runtime_docker.support import configured, output, run, session, shell
 
 
@@ -108,6 +110,44 @@ def test_a_creation_under_way_cannot_come_after_the_teardown(
             await trial()
 
     run(work())
+
+
+async def cancelled_creation(runtime: DockerRuntime, subject: Instance) -> None:
+    creating = asyncio.create_task(runtime.prepare(subject))
+    await asyncio.sleep(0.2)
+    creating.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await creating
+
+
+def test_a_name_is_held_against_a_creation_that_nobody_waits_for(
+    engine: TestEngine, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claw_runtime_docker.patience.GRACE", 0.0)
+    monkeypatch.setattr(fence, "GRACE", 2.0)
+
+    async def work(socket: Path) -> str:
+        async with slow(engine, socket, 1.0) as host:
+            with instance(state, host) as (runtime, subject):
+                await cancelled_creation(runtime, subject)
+                await runtime.teardown(subject)
+        return subject.name  # now the creation has begun, and was answered
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert run(work(Path(folder) / "s")) not in engine.names()
+
+
+def test_a_cancelled_creation_is_waited_for(engine: TestEngine, state: Path) -> None:
+    async def work(socket: Path) -> None:
+        async with slow(engine, socket, 0.5) as host:
+            with instance(state, host) as (runtime, subject):
+                await cancelled_creation(runtime, subject)
+                assert subject.name in engine.names()
+                await runtime.teardown(subject)
+                assert subject.name not in engine.names()
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(work(Path(folder) / "s"))
 
 
 def test_a_teardown_whose_image_is_gone_takes_another(engine: TestEngine, state: Path) -> None:

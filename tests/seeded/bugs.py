@@ -1,0 +1,239 @@
+"""One line of the code wrong at a time, and the test that must fail because of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+
+@attrs.frozen
+class Bug:
+    """A bug that can be put into the code.
+
+    Attributes:
+        name: what is wrong with it.
+        file: where, below `packages`.
+        old: the code as it is; it is there once.
+        new: the code with the bug.
+        test: the test that must fail, below `tests`.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "-")
+
+
+CORE: Final = "core/src/claw_core"
+DOCKER: Final = "runtime-docker/src/claw_runtime_docker"
+
+BUGS: Final = (
+    Bug(
+        "the intent is not synced",
+        f"{CORE}/ledger.py",
+        "                durable.sync_data(descriptor)\n                failpoints.hit(_POST_SYNC)",
+        "                failpoints.hit(_POST_SYNC)",
+        "core/test_ledger.py::test_everything_is_durable_before_it_counts",
+    ),
+    Bug(
+        "the name of the entry is not synced",
+        f"{CORE}/ledger.py",
+        "                durable.sync_directory(self.directory)\n",
+        "",
+        "core/test_ledger.py::test_everything_is_durable_before_it_counts",
+    ),
+    Bug(
+        "space for notes is not reserved",
+        f"{CORE}/ledger.py",
+        "                durable.preallocate(descriptor, RESERVED)\n",
+        "",
+        "core/test_ledger.py::test_everything_is_durable_before_it_counts",
+    ),
+    Bug(
+        "facts are not synced",
+        f"{CORE}/lease.py",
+        "        if sync:\n            durable.sync_data(descriptor)",
+        "",
+        "core/test_ledger.py::test_everything_is_durable_before_it_counts",
+    ),
+    Bug(
+        "a torn note is written on",
+        f"{CORE}/lease.py",
+        '(b"\\n" if self._torn else b"") + ',
+        "",
+        "core/test_ledger.py::test_torn_and_nul_filled_lines_are_skipped_and_not_written_into",
+    ),
+    Bug(
+        "the lease is not locked",
+        f"{CORE}/locks.py",
+        "            vfs.flock(descriptor, fcntl.LOCK_EX)\n",
+        "",
+        "core/test_ledger.py::test_the_lease_ends_with_its_owner",
+    ),
+    Bug(
+        "a lease is claimed without its lock",
+        f"{CORE}/locks.py",
+        "        vfs.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        mine",
+        "        mine",
+        "core/test_ledger.py::test_nobody_claims_the_live_instance_of_their_own_process",
+    ),
+    Bug(
+        "the op-lock is not locked",
+        f"{CORE}/locks.py",
+        "        vfs.flock(op, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        failpoints",
+        "        failpoints",
+        "core/test_ledger.py::test_a_child_in_flight_keeps_the_instance_from_being_claimed",
+    ),
+    Bug(
+        "a claim ignores the op-lock",
+        f"{CORE}/ledger.py",
+        "                op = locks.lock_op(path)\n",
+        "",
+        "core/test_reaper.py::test_a_child_in_flight_is_waited_for",
+    ),
+    Bug(
+        "a fork keeps the lease",
+        f"{CORE}/lifeline.py",
+        "            os.close(descriptor)\n    _kept.clear()",
+        "            pass\n    _kept.clear()",
+        "core/test_ledger.py::test_a_fork_that_outlives_the_owner_keeps_neither_lease_nor_op_lock",
+    ),
+    Bug(
+        "the absence is not verified",
+        f"{CORE}/teardown.py",
+        "    if instance.name in present:",
+        "    if False:",
+        "core/test_session.py::test_a_teardown_that_lies_is_quarantined_and_said",
+    ),
+    Bug(
+        "the settle time is left out",
+        f"{CORE}/teardown.py",
+        "    if settle <= 0:",
+        "    if True:",
+        "core/test_reaper.py::test_limbo_outlasts_a_reaper_and_a_later_one_carries_on",
+    ),
+    Bug(
+        "an appearance does not restart the settle time",
+        f"{CORE}/teardown.py",
+        " and not appeared",
+        "",
+        "core/test_reaper.py::test_a_creation_that_comes_to_light_late_is_caught",
+    ),
+    Bug(
+        "a reboot does not restart the settle time",
+        f"{CORE}/teardown.py",
+        'lease.detail.get("boot") == boot',
+        "True",
+        "core/test_reaper.py::test_limbo_counts_anew_after_a_reboot_and_after_an_appearance",
+    ),
+    Bug(
+        "the lease outlives a quarantine",
+        f"{CORE}/teardown.py",
+        "    with lease:\n",
+        "    if True:\n",
+        "core/test_reaper.py::test_the_owners_own_destruction_ends_the_lease_whatever_comes",
+    ),
+    Bug(
+        "what is kept on purpose is reaped",
+        f"{CORE}/reaper.py",
+        "                    if held(lease.state, lease.detail):",
+        "                    if False:",
+        "core/test_reaper.py::test_a_kept_instance_is_skipped_until_its_time_is_over",
+    ),
+    Bug(
+        "a reaper does not wait for the settle time",
+        f"{CORE}/reaper.py",
+        "            patient=True,\n",
+        "",
+        "core/test_reaper.py::test_a_creation_that_comes_to_light_late_is_caught",
+    ),
+    Bug(
+        "the teardown is not shielded",
+        f"{CORE}/session.py",
+        "            await persist(self._teardown(self._lease))",
+        "            await self._teardown(self._lease)",
+        "core/test_session.py::test_any_number_of_cancellations_cannot_stop_a_teardown",
+    ),
+    Bug(
+        "a second cancellation is not withstood",
+        f"{CORE}/tasks.py",
+        "            cancelled = error\n",
+        "            raise\n",
+        "core/test_session.py::test_any_number_of_cancellations_cannot_stop_a_teardown",
+    ),
+    Bug(
+        "a creation that was cut short counts as over",
+        f"{CORE}/session.py",
+        "            settle=0.0 if self._created else self.route.assessment.settle,",
+        "            settle=0.0,",
+        "core/test_session.py::test_a_creation_cut_short_in_a_server_stays_in_limbo",
+    ),
+    Bug(
+        "the warden hears what ends its owner",
+        f"{CORE}/waiter.py",
+        "        signal.signal(number, signal.SIG_IGN)",
+        "        pass",
+        "core/test_warden.py::test_the_warden_is_deaf_to_what_ends_its_owner",
+    ),
+    Bug(
+        "the warden misses its owner's death",
+        f"{CORE}/waiter.py",
+        "                    return True\n",
+        "                    return False\n",
+        "core/test_warden.py::test_a_killed_owners_instances_are_reaped",
+    ),
+    Bug(
+        "a fork keeps the warden's lifeline",
+        f"{CORE}/warden.py",
+        "lifeline.pipe()",
+        "os.pipe()",
+        "core/test_warden.py::test_a_clean_end_reaps_nothing_and_leaves_no_process",
+    ),
+    Bug(
+        "the fence holds nothing",
+        f"{DOCKER}/fence.py",
+        "        if await _hold(engine, name, image):",
+        "        if True:",
+        "runtime_docker/test_failures.py::test_a_creation_that_does_not_end_is_told",
+    ),
+    Bug(
+        "the fence is lifted at once",
+        f"{DOCKER}/fence.py",
+        "            await asyncio.sleep(GRACE)\n",
+        "",
+        "runtime_docker/test_failures.py::test_a_name_is_held_against_a_creation_that_nobody_waits_for",
+    ),
+    Bug(
+        "an unknown creation is not fenced",
+        f"{DOCKER}/runtime.py",
+        "        if live is None or live.unknown:",
+        "        if live is None:",
+        "runtime_docker/test_failures.py::test_a_name_is_held_against_a_creation_that_nobody_waits_for",
+    ),
+    Bug(
+        "a creation is abandoned",
+        f"{DOCKER}/runtime.py",
+        "            await answered(_create(engine, live, instance.name, body))\n        except",
+        "            await _create(engine, live, instance.name, body)\n        except",
+        "runtime_docker/test_failures.py::test_a_cancelled_creation_is_waited_for",
+    ),
+    Bug(
+        "a container does not hang on its owner",
+        f"{DOCKER}/container.py",
+        '        "StdinOnce": True,',
+        '        "StdinOnce": False,',
+        "runtime_docker/test_lifecycle.py::test_a_container_ends_with_its_owner_without_any_reaper",
+    ),
+    Bug(
+        "a container that has ended stays",
+        f"{DOCKER}/container.py",
+        '            "AutoRemove": True,',
+        '            "AutoRemove": False,',
+        "runtime_docker/test_lifecycle.py::test_a_container_ends_with_its_owner_without_any_reaper",
+    ),
+)
