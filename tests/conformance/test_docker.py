@@ -25,11 +25,13 @@ class TestDocker(RuntimeContract):
     """Containers of dockerd."""
 
     runtime = "docker"
+    disk = "/root"
 
     @pytest.fixture
-    def settings(self, engine: TestEngine) -> Mapping[str, Any]:
-        """Where the engine is."""
-        return {"host": engine.host}
+    def settings(self, engine: TestEngine, request: pytest.FixtureRequest) -> Mapping[str, Any]:
+        """Where the engine is; what a snapshot is to keep must be written to first."""
+        writable = {"user": "0", "read_only": False} if "snapshot" in request.node.name else {}
+        return {"host": engine.host, **writable}
 
     @pytest.fixture
     def image(self) -> str:

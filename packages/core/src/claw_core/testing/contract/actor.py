@@ -17,7 +17,7 @@ from claw_core.errors import ClawError
 from claw_core.testing.contract import bench  # noqa: F401 - loaded once, for all children
 from claw_core.testing.contract.case import Case
 from claw_core.testing.contract.stage import Stage
-from claw_core.testing.contract.verdict import ROOM, Broken, Verdict
+from claw_core.testing.contract.verdict import KIT, ROOM, Broken
 from claw_core.testing.contract.watchdog import Watchdog
 
 BLOCKED: Final = 3.0
@@ -43,7 +43,13 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def bark(place: str) -> None:
-        send({"verdict": Verdict(ROOM, inside[-1], f"it stands still at {place}").to_json()})
+        send(
+            {
+                "found": Broken(
+                    f"it stands still at {place}", hook=inside[-1], promise=ROOM
+                ).to_json()
+            }
+        )
         os._exit(1)
 
     try:
@@ -52,10 +58,10 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
         os.environ.update(job["environ"])
         module, _, name = job["work"].partition(":")
         work = getattr(importlib.import_module(module), name)
-        verdict = _perform(work, job, say, bark)
-        send({"verdict": verdict and verdict.to_json()})
+        broken = _perform(work, job, say, bark)
+        send({"found": broken and broken.to_json()})
     except BaseException:  # noqa: BLE001 - whatever it is, the parent is to hear of it
-        send({"verdict": Verdict("the kit works", inside[-1], traceback.format_exc()).to_json()})
+        send({"found": Broken(traceback.format_exc(), hook=inside[-1], promise=KIT).to_json()})
     os._exit(0)
 
 
@@ -64,8 +70,8 @@ def _perform(
     job: Mapping[str, Any],
     say: Callable[[str], None],
     bark: Callable[[str], None],
-) -> Verdict | None:
-    """Run a check in a loop of its own, and return what it found broken."""
+) -> Broken | None:
+    """Run a check in a loop of its own, and return what it found."""
     case = Case.from_json(job["case"])
     watchdog = Watchdog(BLOCKED, bark)
 
@@ -83,7 +89,7 @@ def _perform(
     try:
         loop.run_until_complete(main())
     except Broken as error:
-        return Verdict.of(work, error)
+        return error
     except ClawError as error:
-        return Verdict.of(work, Broken(str(error), hook=error.phase))
+        return Broken(str(error), hook=error.phase)
     return None

@@ -94,8 +94,8 @@ class Bench:
         """
         inside = child.hook
         child.kill()
-        if (found := child.verdict) is not None:
-            raise Broken(found.seen, hook=found.hook, promise=found.promise)
+        if child.found is not None:
+            raise child.found
         where = f"inside of {inside}" if inside else "outside of every hook"
         if not in_time:
             seen = f"no end within {self.case.check_timeout:g} s, {where}; its process was killed"

@@ -20,6 +20,7 @@ class Case:
         image: what instances start from.
         mounts: whether it can show directories of the host.
         place: the directory inside below which the kit mounts; None: at their own paths.
+        disk: a directory inside that a snapshot keeps; None: the home of commands.
         hook_timeout: seconds that one call of a hook has.
         check_timeout: seconds that one check has.
         late: seconds for which nothing may come to light after a teardown.
@@ -32,6 +33,7 @@ class Case:
     image: str | None = None
     mounts: bool = True
     place: str | None = "/mnt/kit"
+    disk: str | None = None
     hook_timeout: float = 30.0
     check_timeout: float = 90.0
     late: float = 0.5

@@ -13,9 +13,10 @@ from claw_core.events import Event, PhaseEnded, PhaseStarted
 from claw_core.isolation import Isolation
 from claw_core.model import IO, Command, Spec
 from claw_core.router import Router
+from claw_core.session import Deadlines
 from claw_core.testing.contract.heart import Heart
 from claw_core.testing.contract.stage import Live, Stage
-from claw_core.testing.contract.verdict import Broken, about
+from claw_core.testing.contract.verdict import ENDS, Broken, about
 
 _CODES: Final = (0, 1, 2, 3, 42, 124, 125, 126, 127, 128, 137, 200, 255)
 
@@ -109,9 +110,11 @@ async def a_deadline_ends_a_run(stage: Stage) -> None:
                 runtime=stage.case.runtime,
                 image=stage.case.image,
                 mounts=heart.mounts,
+                deadlines=deadlines(stage),
             )
-        except DeadlineExceeded:
-            pass
+        except DeadlineExceeded as error:
+            if error.phase != "execute":
+                raise Broken(str(error), hook=error.phase, promise=ENDS) from error
         else:
             raise Broken("a command that never ends has ended")
     found = await stage.runtime.list_instances(stage.ledger.install)
@@ -125,6 +128,12 @@ def configured(stage: Stage) -> Config:
     """A configuration that lets the runtime run, however little it isolates."""
     tables = {stage.case.runtime: dict(stage.case.settings)}
     return Config.of(Settings(runtimes=tables, min_isolation=Isolation.NONE))
+
+
+def deadlines(stage: Stage) -> Deadlines:
+    """The deadline of a hook, for each that has one in a session."""
+    seconds = stage.case.hook_timeout
+    return Deadlines(seconds, seconds, seconds, seconds)
 
 
 async def _running(live: Live, heart: Heart) -> asyncio.Task[object]:

@@ -11,6 +11,7 @@ from typing import Final
 from claw_core import archive, unpack
 from claw_core.capture import Capture
 from claw_core.errors import ClawError
+from claw_core.isolation import Isolation
 from claw_core.model import Audit, Image, Resize, Spec
 from claw_core.testing.contract.stage import Live, Stage
 from claw_core.testing.contract.verdict import Broken, about
@@ -130,20 +131,24 @@ async def a_snapshot_keeps_the_disk_and_no_secret(stage: Stage) -> None:
         return
     name, canary, label = "", secrets.token_hex(16), f"claw-kit-{secrets.token_hex(4)}"
     async with stage.instance(secrets={"CANARY": canary}) as live:
-        marker = f"{await live.home()}/kit-marker"
-        await live.run(f"echo kept > {marker}")
+        marker = f"{stage.case.disk or await live.home()}/kit-marker"
+        done = await live.run(f"echo kept > {marker}")
+        if done.exit.code:
+            raise Broken(f"{marker} cannot be written (see `disk`): {done}", hook="execute")
         for target in (Audit(label), Image(f"{label}:1")):
             name = await live.runtime.snapshot(live.instance, target)
             stage.say(f"snapshot {name}")
         async with stage.instance(Spec(image=name)) as later:
             if (await later.run("cat", marker)).out != b"kept\n":
                 raise Broken(f"{marker} is not in what was kept")
-            await _search(later, canary)
+            await _search(stage, later, canary)
 
 
-async def _search(live: Live, canary: str) -> None:
+async def _search(stage: Stage, live: Live, canary: str) -> None:
     """Look for a secret on a disk, without giving it away."""
-    places = "/bin /etc /home /opt /root /run /srv /tmp /usr/local /var /workspace"
+    places = stage.case.disk or await live.home()
+    if (await stage.assessed(live.instance.spec)).isolation >= Isolation.SANDBOX:
+        places += " /bin /etc /home /opt /root /run /srv /tmp /usr/local /var /workspace"
     program = f'read -r wanted; grep -rlF -e "$wanted" {places} 2> /dev/null'
     done = await live.run(program, stdin=f"{canary}\n".encode())
     if done.out:

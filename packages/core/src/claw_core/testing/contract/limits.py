@@ -13,7 +13,7 @@ from typing import Final
 
 from claw_core.model import Mount, Refusal, Spec
 from claw_core.router import Router
-from claw_core.testing.contract.endings import configured
+from claw_core.testing.contract.endings import configured, deadlines
 from claw_core.testing.contract.stage import Stage
 from claw_core.testing.contract.verdict import Broken, about
 
@@ -108,7 +108,10 @@ async def a_secret_is_delivered_and_nowhere_else(stage: Stage) -> None:
 
     async with Router.open(state=stage.case.state, config=configured(stage)) as router:
         session = router.session(
-            runtime=stage.case.runtime, image=stage.case.image, secrets={"CANARY": canary}
+            runtime=stage.case.runtime,
+            image=stage.case.image,
+            secrets={"CANARY": canary},
+            deadlines=deadlines(stage),
         )
         async with session as live:
             program = 'printf %s "$CANARY"; read -r _'

@@ -22,7 +22,7 @@ from typing import Any, Self
 import attrs
 
 from claw_core.testing.contract.case import Case
-from claw_core.testing.contract.verdict import Verdict
+from claw_core.testing.contract.verdict import Broken
 
 
 class NurseryGone(Exception):
@@ -77,13 +77,13 @@ class Child:
     @property
     def finished(self) -> bool:
         """Whether it came to the end of its work."""
-        return any("verdict" in event for event in self.events)
+        return any("found" in event for event in self.events)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def found(self) -> Broken | None:
         """What it found broken."""
-        found = next((event["verdict"] for event in self.events if event.get("verdict")), None)
-        return Verdict(**found) if found else None
+        found = next((event["found"] for event in self.events if event.get("found")), None)
+        return Broken(**found) if found else None
 
     def said(self, word: str) -> list[str]:
         """What follows a word in the moments that it told of."""

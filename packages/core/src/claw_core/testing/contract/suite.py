@@ -22,13 +22,14 @@ class RuntimeContract:
     The runtime is found by its entry point and tried with real processes, which the kit ends
     whatever becomes of them: no test outlives `check_timeout` by more than some seconds.
 
-    What may take a fixture to know is a fixture: override `settings`, `image` or `directory` by one
-    of your own.
+    What may take a fixture to know is a fixture: override `settings`, `image`, `directory` or
+    `remove_snapshot` by one of your own.
 
     Attributes:
         runtime: name of the runtime's entry point.
         mounts: whether it can show directories of the host; without, no heartbeat is seen.
         place: directory inside below which the kit mounts; None: at their own paths.
+        disk: directory inside that a snapshot keeps, and commands can write to; None: their home.
         hook_timeout: seconds that one call of a hook has.
         check_timeout: seconds that one check, or one process of it, has.
         late: seconds after a teardown for which nothing may come to light.
@@ -38,13 +39,11 @@ class RuntimeContract:
     runtime: ClassVar[str]
     mounts: ClassVar[bool] = True
     place: ClassVar[str | None] = "/mnt/kit"
+    disk: ClassVar[str | None] = None
     hook_timeout: ClassVar[float] = 30.0
     check_timeout: ClassVar[float] = 90.0
     late: ClassVar[float] = 0.5
     kills: ClassVar[int] = 4
-
-    def remove_snapshot(self, name: str) -> None:
-        """Remove a snapshot that the kit made; override it where there are snapshots."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -69,9 +68,19 @@ class RuntimeContract:
         return tmp_path
 
     @pytest.fixture
+    def remove_snapshot(self) -> Callable[[str], None]:
+        """Gets the name of every snapshot that the kit made."""
+        return lambda _: None
+
+    @pytest.fixture
     def bench(
-        self, nursery: Nursery, directory: Path, settings: Mapping[str, Any], image: str | None
-    ) -> Bench:
+        self,
+        nursery: Nursery,
+        directory: Path,
+        settings: Mapping[str, Any],
+        image: str | None,
+        remove_snapshot: Callable[[str], None],
+    ) -> Iterator[Bench]:
         """Where one check works."""
         case = Case(
             runtime=self.runtime,
@@ -80,18 +89,20 @@ class RuntimeContract:
             image=image,
             mounts=self.mounts,
             place=self.place,
+            disk=self.disk,
             hook_timeout=self.hook_timeout,
             check_timeout=self.check_timeout,
             late=self.late,
             seed=int(os.environ.get("CLAW_SEED") or zlib.crc32(os.urandom(8))),
         )
-        return Bench(case, int(os.environ.get("CLAW_KILLS") or self.kills), nursery)
+        bench = Bench(case, int(os.environ.get("CLAW_KILLS") or self.kills), nursery)
+        yield bench
+        for name in bench.snapshots:
+            remove_snapshot(name)
 
     def examine(self, bench: Bench, name: str) -> None:
         """Fail with the promise that was broken, the hook that broke it, and what was seen."""
         verdict = bench.examine(name)
-        for snapshot in bench.snapshots:
-            self.remove_snapshot(snapshot)
         if verdict is not None:
             pytest.fail(f"{verdict}\nseed: CLAW_SEED={bench.case.seed}", pytrace=False)
 

@@ -18,6 +18,7 @@ ROOM: Final = "no hook blocks the event loop"
 FAULTS: Final = "a runtime fails with a ClawError that says what to do"
 STAYS: Final = "a runtime leaves the process of its host alone"
 LOADS: Final = "the runtime is found by its entry point and keeps to the contract"
+KIT: Final = "the kit itself does not fail"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,10 @@ class Broken(Exception):
         self.hook = hook
         self.promise = promise
 
+    def to_json(self) -> Mapping[str, str | None]:
+        """What makes it again, short enough for one write."""
+        return {"seen": self.seen[-2000:], "hook": self.hook, "promise": self.promise}
+
 
 @attrs.frozen
 class Verdict:
@@ -50,10 +55,6 @@ class Verdict:
     def of(cls, check: Callable[..., Any], error: Broken) -> Verdict:
         """What an error means in a check."""
         return cls(error.promise or promise(check), error.hook or hook(check), error.seen)
-
-    def to_json(self) -> Mapping[str, str]:
-        """Short enough for one write."""
-        return {"promise": self.promise, "hook": self.hook, "seen": self.seen[:2000]}
 
     def __str__(self) -> str:
         return (
