@@ -25,6 +25,7 @@ class TestDocker(RuntimeContract):
     """Containers of dockerd."""
 
     runtime = "docker"
+    preload = ("claw_runtime_docker.runtime",)
     disk = "/root"
 
     @pytest.fixture

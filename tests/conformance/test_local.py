@@ -17,6 +17,7 @@ class TestNamespaces(RuntimeContract):
     """Sandboxes of their own namespaces."""
 
     runtime = "local"
+    preload = ("claw_core.local.runtime",)
 
     @pytest.fixture
     def settings(self) -> Mapping[str, Any]:
@@ -28,6 +29,7 @@ class TestGuard(RuntimeContract):
     """Sandboxes on the shared view of the system: what is mounted has its own path there."""
 
     runtime = "local"
+    preload = ("claw_core.local.runtime",)
     place = None
 
     @pytest.fixture

@@ -7,6 +7,7 @@ of JSON over one socket: the parent sends a job, the child what happens in it, t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -132,14 +133,19 @@ class Child:
 
 
 class Nursery:
-    """The parent's side; use it with `with`."""
+    """The parent's side; use it with `with`.
 
-    def __init__(self) -> None:
+    Args:
+        preload: modules that are loaded once instead of in every child.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
         self._channel, theirs = socket.socketpair()
         self._buffer = b""
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
+                + list(preload),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=[theirs.fileno()],
@@ -191,14 +197,17 @@ class Nursery:
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]);"
-    "from claw_core.testing.contract import nursery; nursery.serve(int(sys.argv[1]))"
+    "from claw_core.testing.contract import nursery;"
+    "nursery.serve(int(sys.argv[1]), sys.argv[3:])"
 )
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, preload: Sequence[str]) -> None:
     """The nursery's side: fork a child per line, and end with the parent."""
     from claw_core.testing.contract import actor  # only here: it loads all that children need
 
+    for module in preload:
+        importlib.import_module(module)
     channel = socket.socket(fileno=descriptor)
     waking, woken = socket.socketpair()
     woken.setblocking(False)

@@ -27,6 +27,8 @@ class RuntimeContract:
 
     Attributes:
         runtime: name of the runtime's entry point.
+        preload: modules to load once and not for every process; they start no threads, and read
+            nothing of the environment.
         mounts: whether it can show directories of the host; without, no heartbeat is seen.
         place: directory inside below which the kit mounts; None: at their own paths.
         disk: directory inside that a snapshot keeps, and commands can write to; None: their home.
@@ -37,6 +39,7 @@ class RuntimeContract:
     """
 
     runtime: ClassVar[str]
+    preload: ClassVar[tuple[str, ...]] = ()
     mounts: ClassVar[bool] = True
     place: ClassVar[str | None] = "/mnt/kit"
     disk: ClassVar[str | None] = None
@@ -49,7 +52,7 @@ class RuntimeContract:
     @classmethod
     def nursery(cls) -> Iterator[Nursery]:
         """The process that makes those of the checks."""
-        with Nursery() as nursery:
+        with Nursery(cls.preload) as nursery:
             yield nursery
 
     @pytest.fixture
