@@ -144,8 +144,10 @@ class Nursery:
         self._buffer = b""
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
-                + list(preload),
+                [
+                    *(sys.executable, "-c", _START),
+                    *(str(theirs.fileno()), json.dumps(sys.path), *preload),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=[theirs.fileno()],
