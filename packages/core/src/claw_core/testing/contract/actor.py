@@ -43,13 +43,8 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def bark(place: str) -> None:
-        send(
-            {
-                "found": Broken(
-                    f"it stands still at {place}", hook=inside[-1], promise=ROOM
-                ).to_json()
-            }
-        )
+        blocked = Broken(f"it stands still at {place}", hook=inside[-1], promise=ROOM)
+        send({"found": blocked.to_json()})
         os._exit(1)
 
     try:
