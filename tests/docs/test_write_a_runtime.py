@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import claw_core
+from claw_core.testing.contract.bench import CHECKS
 from docs.test_examples import ROOT, commands
 
 PAGE = (ROOT / "docs/how-to/write-a-runtime.md").read_text()
@@ -59,6 +60,7 @@ def test_from_an_empty_directory_to_a_run(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("page", [PAGE, (EXAMPLE / "README.md").read_text()])
 def test_every_test_that_is_named_exists(page: str) -> None:
     tests = "".join(path.read_text() for path in (EXAMPLE / "tests").glob("test_*.py"))
+    tests += "".join(f"def test_{name}(" for name in CHECKS)  # those of the kit are its own as well
     named = re.findall(r"\btest_\w+\b(?!\.py)", page)
     assert len(named) >= 6
     for name in named:

@@ -310,7 +310,10 @@ def test_what_is_promised_is_what_is_given(engine: str) -> None:
         level = {"namespaces": Isolation.SANDBOX, "guard": Isolation.GUARD}[engine]
         assert assessment.isolation is description.isolation is level
         assert assessment.network == "none"
-        assert assessment.dies_with_owner
+        assert assessment.dies_with_owner is (engine == "namespaces")
+        bounded = await backend.assess(Spec(resources=Resources(processes=64)))
+        assert isinstance(bounded, Assessment)
+        assert not bounded.dies_with_owner or not cgroup.places()
         assert assessment.settle == 0
         assert assessment.axes.net is Extent.FULL
         shared = await backend.assess(Spec(network="default"))

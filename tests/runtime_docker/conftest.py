@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +15,5 @@ def engine() -> Iterator[TestEngine]:
     """One engine for all workers of this test run."""
     if why := engines.missing():
         pytest.skip(why)
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
-    with engines.used(Path(f"/var/tmp/claw-engine-{run[:12]}")) as shared:
-        yield shared
+    with engines.shared() as engine:
+        yield engine

@@ -174,6 +174,14 @@ def used(directory: Path, *options: str) -> Iterator[TestEngine]:
 
 
 @contextlib.contextmanager
+def shared() -> Iterator[TestEngine]:
+    """The engine that all workers of this test run share."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+    with used(Path(f"/var/tmp/claw-engine-{run[:12]}")) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
 def private(*options: str) -> Iterator[TestEngine]:
     """An engine of one's own, which may be stopped, killed and restarted."""
     directory = Path(f"/var/tmp/claw-engine-{uuid.uuid4().hex[:12]}")

@@ -115,7 +115,8 @@ class LocalRuntime(Runtime):
             _LEVELS[engine],
             _axes(engine, spec),
             network=spec.network or "none",
-            dies_with_owner=True,
+            # A control group, or guard's directory, does not.
+            dies_with_owner=engine == "namespaces" and not _grouped(spec),
             notes=tuple(notes),
             # In a sandbox there are always some; guard takes the host's.
             terminal=engine == "namespaces" or os.access("/dev/ptmx", os.R_OK | os.W_OK),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -57,6 +58,7 @@ def remove(name: str) -> None:
         return
     moved = 0
     try:
+        fcntl.flock(top, fcntl.LOCK_EX)  # teardowns may meet
         while names := os.listdir(top):
             for one in names:
                 if not _is_directory(one, top):
@@ -70,7 +72,8 @@ def remove(name: str) -> None:
                 os.rmdir(one, dir_fd=top)
     finally:
         os.close(top)
-    os.rmdir(path(name))
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path(name))
 
 
 def _empty(directory: int, top: int, moved: int) -> int:

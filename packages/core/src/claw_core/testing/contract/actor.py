@@ -1,0 +1,90 @@
+"""A child's side of a check: one job, what it says on the way, and an end that nothing delays."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from claw_core.errors import ClawError
+from claw_core.testing.contract import bench  # noqa: F401 - loaded once, for all children
+from claw_core.testing.contract.case import Case
+from claw_core.testing.contract.stage import Stage
+from claw_core.testing.contract.verdict import KIT, ROOM, Broken
+from claw_core.testing.contract.watchdog import Watchdog
+
+BLOCKED: Final = 3.0
+"""Seconds for which the loop may stand still."""
+
+
+def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
+    """Do a job in this process, say what was found, and end without any further ado.
+
+    Nothing of the loop is cleaned up: a runtime whose tasks do not end must not keep this process.
+    """
+    inside = ["runtime"]
+
+    def send(event: Mapping[str, Any]) -> None:
+        channel.sendall(json.dumps(event).encode() + b"\n")
+
+    def say(moment: str) -> None:
+        word, _, name = moment.partition(" ")
+        if word == "enter":
+            inside.append(name)
+        send({"at": moment})
+        if moment == job["stop"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def bark(place: str) -> None:
+        blocked = Broken(f"it stands still at {place}", hook=inside[-1], promise=ROOM)
+        send({"found": blocked.to_json()})
+        os._exit(1)
+
+    try:
+        sys.path[:] = job["path"]
+        os.environ.clear()
+        os.environ.update(job["environ"])
+        module, _, name = job["work"].partition(":")
+        work = getattr(importlib.import_module(module), name)
+        broken = _perform(work, job, say, bark)
+        send({"found": broken and broken.to_json()})
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent is to hear of it
+        send({"found": Broken(traceback.format_exc(), hook=inside[-1], promise=KIT).to_json()})
+    os._exit(0)
+
+
+def _perform(
+    work: Callable[..., Any],
+    job: Mapping[str, Any],
+    say: Callable[[str], None],
+    bark: Callable[[str], None],
+) -> Broken | None:
+    """Run a check in a loop of its own, and return what it found."""
+    case = Case.from_json(job["case"])
+    watchdog = Watchdog(BLOCKED, bark)
+
+    async def main() -> None:
+        feeding = asyncio.create_task(watchdog.feed())
+        watchdog.start()
+        try:
+            await work(Stage.open(case, say), **job["arguments"])
+        finally:
+            watchdog.stop()
+            feeding.cancel()
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(main())
+    except Broken as error:
+        return error
+    except ClawError as error:
+        return Broken(str(error), hook=error.phase)
+    return None
