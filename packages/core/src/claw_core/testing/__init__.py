@@ -1,0 +1,1 @@
+"""What tests of the guarantee are made of; nothing of a run imports it."""
