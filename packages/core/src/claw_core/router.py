@@ -168,10 +168,12 @@ class Router:
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             session = self._session(route, relay, values, deadlines or Deadlines())
-            async with session:
-                yield session
-            if session.record.teardown == "limbo":
-                (await self.warden()).request_reap()
+            try:
+                async with session:
+                    yield session
+            finally:
+                if session.record.teardown not in {"gone", "pending"}:
+                    await persist(self._request_reap())
 
     async def run(
         self,
@@ -236,6 +238,13 @@ class Router:
         return Session(
             relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
         )
+
+    async def _request_reap(self) -> None:
+        """Let the warden see to what a session had to leave: this process may live on for long."""
+        try:
+            (await self.warden()).request_reap()
+        except WardenUnavailable as error:  # what happened to the session is what matters
+            self._listener(events.Notice(f"left to the next claw process: {error}"))
 
     def _start_warden(self) -> asyncio.Task[Warden]:
         failed = (

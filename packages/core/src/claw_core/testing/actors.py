@@ -99,23 +99,38 @@ class Cast:
         world: where they are.
         stage: see there.
         trying: the waiters that go on after their owner's death.
+        calm: whether nothing goes wrong but at the boundaries of hooks.
         disturbed: whether a warden did not get the chance to do its work.
     """
 
     world: World
     stage: Stage
+    calm: bool = True
     trying: set[Process] = attrs.field(factory=set)
     disturbed: bool = False
 
-    def owner(self, name: str) -> Process:
-        """Start a process that runs one command in an instance of its own."""
-        process = self.world.machine.spawn(name, lambda: _run(self, process))
+    def owner(self, name: str, lives_on: float = 0.0) -> Process:
+        """Start a process that runs one command in an instance of its own.
+
+        Args:
+            name: for the trace.
+            lives_on: seconds for which it keeps its router open afterwards.
+        """
+        process = self.world.machine.spawn(name, lambda: _run(self, process, lives_on))
         return process
 
     def reaper(self, name: str, owner: int | None = None, deadline: float = 120.0) -> Process:
         """Start a process that reaps once; its status is 0 when there is nothing left to do."""
         process = self.world.machine.spawn(name, lambda: _reap(self, process, owner, deadline))
         return process
+
+
+    def waited(self, session: Session | None) -> None:
+        """L1: the warden of an owner that lives has seen to what it had to leave."""
+        if self.calm and not self.disturbed and session is not None:
+            name = session.name
+            if name in self.world.existing or self.world.entry(name) is not None:
+                self.world.violate("L1", f"{name} is left while its owner lives on")
 
 
 async def _reap(cast: Cast, process: Process, owner: int | None, deadline: float) -> None:
@@ -129,7 +144,7 @@ async def _reap(cast: Cast, process: Process, owner: int | None, deadline: float
         process.status = 0 if done else 1
 
 
-async def _run(cast: Cast, process: Process) -> None:
+async def _run(cast: Cast, process: Process, lives_on: float) -> None:
     """What `claw run` does between its planning and its end, with a snapshot."""
     world = cast.world
     ledger = world.ledger()
@@ -147,9 +162,14 @@ async def _run(cast: Cast, process: Process) -> None:
         error = failure
     _judge(world, router.opened, error)
     try:
+        if lives_on:
+            ended = process.time()
+            await asyncio.sleep(lives_on)
+            if world.last_fault <= ended:
+                cast.waited(router.opened)
         await persist(router._close())  # noqa: SLF001 - the end of `Router.open`
-    except ClawError as failure:
-        world.note(f"cannot close: {failure}")
+    except (asyncio.CancelledError, ClawError) as failure:
+        world.note(f"cannot close: {failure!r}")
 
 
 def _judge(world: World, session: Session | None, error: BaseException | None) -> None:

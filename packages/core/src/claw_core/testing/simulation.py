@@ -32,10 +32,12 @@ from claw_core.testing.machine import Process, Trap
 from claw_core.testing.world import DIRECTORY, LINGER, OTHERS, SETTLE, Mode, Violation, World
 
 Event: TypeAlias = Literal[
-    "owner", "reaper", "kill", "cancel", "reboot", "power", "full", "room", "down", "up",
+    "owner", "host", "reaper", "kill", "cancel", "reboot", "power", "full", "room", "down", "up",
     "wall", "sleep",
 ]  # fmt: skip
-"""What can happen in a world at any time, by itself."""
+"""What can happen in a world at any time, by itself; a host is an owner whose router lives on."""
+HOST: Final = 30.0
+"""Seconds for which it does."""
 EXHAUSTIVE: Final = 2 * TOTAL
 """Schedules with a lower number are those that are tried without exception."""
 MOST_TURNS: Final = 200_000
@@ -78,7 +80,7 @@ class Schedule:
         for _ in range(chance.choice(_FEW)):
             process = chance.choice((0, 0, 0, 1, 2, 2, 3, 4))
             traps.setdefault(process, {})[chance.randint(1, 60)] = chance.choice(_TRAPS)
-        events: list[tuple[float, Event]] = [(0.0, "owner")]
+        events: list[tuple[float, Event]] = [(0.0, chance.choice(("owner", "host")))]
         for _ in range(chance.choice(_FEW)):
             event = chance.choice(_EVENTS)
             start = chance.random() * chance.choice((0.5, 5.0))
@@ -92,10 +94,10 @@ class Schedule:
 _FEW: Final = (0, 0, 1, 1, 1, 2, 3)
 _TRAPS: Final[tuple[Trap, ...]] = ("kill", "kill", "enospc", "eio", "preempt", "preempt")
 _EVENTS: Final[tuple[Event, ...]] = (
-    "owner", "owner", "reaper", "reaper", "kill", "kill", "cancel", "reboot", "power", "full",
+    "owner", "host", "reaper", "reaper", "kill", "kill", "cancel", "reboot", "power", "full",
     "down", "wall", "sleep",
 )  # fmt: skip
-_CALM: Final = frozenset({"owner", "reaper", "kill", "cancel"})
+_CALM: Final = frozenset({"owner", "host", "reaper", "kill", "cancel"})
 _ENDS: Final[Mapping[Event, Event]] = {"full": "room", "down": "up"}
 
 
@@ -175,7 +177,8 @@ class Simulation:
         chance = 0 if schedule.seed < EXHAUSTIVE else schedule.seed
         self.world = World.make(chance, schedule.mode, schedule.faults, traced=traced)
         self.world.machine.traps = schedule.traps
-        self.cast = Cast(self.world, stage)
+        calm = {event for _, event in schedule.events} <= _CALM and not schedule.traps
+        self.cast = Cast(self.world, stage, calm)
         self.eventful = 0.0
         self.reached: frozenset[Boundary] = frozenset()
         stage.model.world = self.world
@@ -223,6 +226,8 @@ class Simulation:
             world.note(f"event: {event}")
         if event == "owner":
             self.cast.owner(f"o{len(machine.processes)}")
+        elif event == "host":
+            self.cast.owner(f"h{len(machine.processes)}", HOST)
         elif event == "reaper":
             self.cast.reaper(f"r{len(machine.processes)}")
         elif event in {"kill", "cancel"}:
@@ -267,10 +272,9 @@ class Simulation:
             return
         if left := self.left():
             world.violate("L1", f"the wardens have left {left}")
-        quick = "hang" not in self.schedule.faults.values() and not traps
-        calm = {event for _, event in self.schedule.events} <= _CALM
+        quick = "hang" not in self.schedule.faults.values()
         limit = max(self.eventful, world.last_fault) + 2 * SETTLE + LINGER + 5.0
-        if quick and calm and world.emptied > limit:
+        if quick and self.cast.calm and world.emptied > limit:
             world.violate("L1", f"the last instance was there until {world.emptied}")
 
     def reap_all(self) -> None:
