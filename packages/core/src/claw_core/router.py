@@ -50,6 +50,7 @@ class Router:
     redact: Redactor
     _listener: events.Listener
     _warden: asyncio.Task[Warden] | None = attrs.field(init=False, default=None)
+    _left: set[str] = attrs.field(init=False, factory=set)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -173,6 +174,7 @@ class Router:
                     yield session
             finally:
                 if session.record.teardown not in {"gone", "pending"}:
+                    self._left.add(session.name)
                     await persist(self._request_reap())
 
     async def run(
@@ -269,7 +271,9 @@ class Router:
             warden = await self._warden
         except WardenUnavailable:
             return  # said when it happened
-        if any(entry.reapable for entry in await in_thread(self.ledger.scan)):
+        entries = await in_thread(self.ledger.scan)
+        # What a reaper is busy with is not reapable now, and may be so again when it has failed.
+        if any(entry.reapable or entry.name in self._left for entry in entries):
             warden.hand_over()
         else:
             await warden.close()

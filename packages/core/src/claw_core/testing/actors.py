@@ -99,13 +99,13 @@ class Cast:
         world: where they are.
         stage: see there.
         trying: the waiters that go on after their owner's death.
-        calm: whether nothing goes wrong but at the boundaries of hooks.
+        quiet: whether nothing goes wrong but at the boundaries of hooks.
         disturbed: whether a warden did not get the chance to do its work.
     """
 
     world: World
     stage: Stage
-    calm: bool = True
+    quiet: bool = True
     trying: set[Process] = attrs.field(factory=set)
     disturbed: bool = False
 
@@ -124,10 +124,9 @@ class Cast:
         process = self.world.machine.spawn(name, lambda: _reap(self, process, owner, deadline))
         return process
 
-
     def waited(self, session: Session | None) -> None:
         """L1: the warden of an owner that lives has seen to what it had to leave."""
-        if self.calm and not self.disturbed and session is not None:
+        if self.quiet and not self.disturbed and session is not None:
             name = session.name
             if name in self.world.existing or self.world.entry(name) is not None:
                 self.world.violate("L1", f"{name} is left while its owner lives on")

@@ -321,7 +321,7 @@ class Machine:
         if trap == "kill":
             self.kill(process)
         elif trap == "preempt":
-            self.timeline.others(self.chance.random())
+            self.timeline.others(3.0 * self.chance.random())
             if process.dead:
                 raise Killed
         elif call in _FAIL[trap]:

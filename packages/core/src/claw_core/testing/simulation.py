@@ -177,8 +177,9 @@ class Simulation:
         chance = 0 if schedule.seed < EXHAUSTIVE else schedule.seed
         self.world = World.make(chance, schedule.mode, schedule.faults, traced=traced)
         self.world.machine.traps = schedule.traps
-        calm = {event for _, event in schedule.events} <= _CALM and not schedule.traps
-        self.cast = Cast(self.world, stage, calm)
+        events = {event for _, event in schedule.events}
+        self.calm = events <= _CALM and not schedule.traps
+        self.cast = Cast(self.world, stage, self.calm and not events & {"kill", "cancel"})
         self.eventful = 0.0
         self.reached: frozenset[Boundary] = frozenset()
         stage.model.world = self.world
@@ -274,7 +275,7 @@ class Simulation:
             world.violate("L1", f"the wardens have left {left}")
         quick = "hang" not in self.schedule.faults.values()
         limit = max(self.eventful, world.last_fault) + 2 * SETTLE + LINGER + 5.0
-        if quick and self.cast.calm and world.emptied > limit:
+        if quick and self.calm and world.emptied > limit:
             world.violate("L1", f"the last instance was there until {world.emptied}")
 
     def reap_all(self) -> None:
