@@ -29,12 +29,10 @@ from claw_core.session import Session
 from claw_core.tasks import in_thread, persist
 from claw_core.testing.machine import Process
 from claw_core.testing.world import SETTLE, STATE, Model, World
+from claw_core.waiter import BRIEF_PATIENCE, FIRST_PAUSE, LAST_PAUSE, PATIENCE
 from claw_core.warden import Warden
 
 RUNTIME: Final = "model"
-PATIENCE: Final = 600.0
-BRIEF_PATIENCE: Final = 10.0
-"""Seconds for which a waiter tries, and does so beside another one; see `waiter.py`."""
 
 
 @attrs.frozen
@@ -263,13 +261,21 @@ class SimulatedWarden(Warden):
 
     async def _wait(self) -> None:
         reaper: Process | None = None
-        wanted = False
+        wanted, pause = False, FIRST_PAUSE
+        again: asyncio.TimerHandle | None = None
         while (command := await self.commands.get()) != "eof":
             if command == "q":
                 return
+            if command == "reaped" and reaper is not None:
+                failed = reaper.status != 0
+                if failed:
+                    again = self.waiter.call_later(pause, self.commands.put_nowait, "r")
+                pause = min(LAST_PAUSE, 2 * pause) if failed else FIRST_PAUSE
             wanted = wanted or command == "r"
             if wanted and (reaper is None or reaper.dead):
                 wanted = False
+                if again is not None:
+                    again.cancel()
                 reaper = self._reaper()
                 reaper.at_end.append(lambda: self.commands.put_nowait("reaped"))
         await self._try()
@@ -281,7 +287,7 @@ class SimulatedWarden(Warden):
         until = waiter.time() + (PATIENCE if alone else BRIEF_PATIENCE)
         pause = 0.1
         while waiter.time() < until:
-            reaper = self._reaper()
+            reaper = self._reaper(self.owner_process.number)
             ended = waiter.create_future()
             reaper.at_end.append(functools.partial(_resolve, ended))
             await ended
@@ -292,5 +298,5 @@ class SimulatedWarden(Warden):
         world.note("runs out of patience")
         self.cast.disturbed = True
 
-    def _reaper(self) -> Process:
-        return self.cast.reaper(f"r-{self.owner_process.name}", self.owner_process.number)
+    def _reaper(self, owner: int | None = None) -> Process:
+        return self.cast.reaper(f"r-{self.owner_process.name}", owner)

@@ -177,9 +177,8 @@ class Simulation:
         chance = 0 if schedule.seed < EXHAUSTIVE else schedule.seed
         self.world = World.make(chance, schedule.mode, schedule.faults, traced=traced)
         self.world.machine.traps = schedule.traps
-        events = {event for _, event in schedule.events}
-        self.calm = events <= _CALM and not schedule.traps
-        self.cast = Cast(self.world, stage, self.calm and not events & {"kill", "cancel"})
+        self.calm = {event for _, event in schedule.events} <= _CALM and not schedule.traps
+        self.cast = Cast(self.world, stage, self.calm)
         self.eventful = 0.0
         self.reached: frozenset[Boundary] = frozenset()
         stage.model.world = self.world
