@@ -29,6 +29,11 @@ hypothesis.settings.load_profile(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--claw-seed=N` runs one schedule of the simulation again."""
+    parser.addoption("--claw-seed", type=int, help="number of the schedule to replay")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the large counts out unless they are asked for with `-m soak`."""
     if "soak" in (config.getoption("-m") or ""):

@@ -213,6 +213,24 @@ def test_a_reap_is_done_on_request(ledger: Ledger, world: Path) -> None:
     assert os.listdir(world) == []
 
 
+def test_a_reaper_that_dies_is_replaced_while_the_owner_lives(ledger: Ledger, world: Path) -> None:
+    """Found by schedule 413778 of the simulation, and by none that kills the owner as well."""
+
+    async def run() -> None:
+        async with started(ledger) as warden:
+            orphan(ledger, world, slow=0.5)
+            warden.request_reap()
+            while not (reapers := [pid for pid in processes(ledger) if pid != warden.pid]):
+                await asyncio.sleep(0.01)
+            os.kill(reapers[0], signal.SIGKILL)
+            while os.listdir(ledger.directory):
+                await asyncio.sleep(0.02)
+            assert warden.alive()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert os.listdir(world) == []
+
+
 def test_what_is_left_can_be_handed_over(ledger: Ledger, world: Path) -> None:
     async def run() -> None:
         before = children()

@@ -221,6 +221,27 @@ def _planned(entry: Entry) -> Plan:
     return Plan(name, runtime, "delete", f"its owner is dead (state: {entry.state})")
 
 
+async def exhaust(reaper: Reaper, deadline: float, owner: int | None = None) -> bool:
+    """Reap once, and return whether another reap would find nothing to do.
+
+    Args:
+        reaper: what reaps.
+        deadline: as for `Reaper.reap`.
+        owner: a process that is known to end; while it has a lease, there is something to do.
+
+    Raises:
+        LedgerUnavailable: as `Reaper.reap`.
+    """
+    outcomes = await reaper.reap(deadline)
+    # The kernel closes a dying process's descriptors one by one: its lifeline may be gone while
+    # its leases are not. The pid only decides whether to look again.
+    dying = owner is not None and any(
+        entry.alive and entry.intent and entry.intent.owner == owner
+        for entry in await in_thread(reaper.ledger.scan)
+    )
+    return not dying and all(outcome.result in _DONE for outcome in outcomes)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reap everything in a state directory; 0 when nothing is left to do, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m claw_core.reaper", description=main.__doc__)
@@ -232,18 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         ledger = Ledger.open(options.state, create=False)
-        outcomes = asyncio.run(Reaper(ledger, Registry().resolve).reap(options.deadline))
-        # The kernel closes a dying process's descriptors one by one: its lifeline may be gone while
-        # its leases are not. The pid only decides whether to look again.
-        dying = options.owner is not None and any(
-            entry.alive and entry.intent and entry.intent.owner == options.owner
-            for entry in ledger.scan()
-        )
+        reaper = Reaper(ledger, Registry().resolve)
+        done = asyncio.run(exhaust(reaper, options.deadline, options.owner))
     except ClawError:
         # Deleted by its user, with every entry: not to be made again by a reaper.
         return 1 if options.state.exists() else 0
-    done = all(outcome.result in _DONE for outcome in outcomes)
-    return 0 if done and not dying else 1
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class Router:
     redact: Redactor
     _listener: events.Listener
     _warden: asyncio.Task[Warden] | None = attrs.field(init=False, default=None)
+    _left: set[str] = attrs.field(init=False, factory=set)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -168,10 +169,13 @@ class Router:
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             session = self._session(route, relay, values, deadlines or Deadlines())
-            async with session:
-                yield session
-            if session.record.teardown == "limbo":
-                (await self.warden()).request_reap()
+            try:
+                async with session:
+                    yield session
+            finally:
+                if session.record.teardown not in {"gone", "pending"}:
+                    self._left.add(session.name)
+                    await persist(self._request_reap())
 
     async def run(
         self,
@@ -237,6 +241,13 @@ class Router:
             relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
         )
 
+    async def _request_reap(self) -> None:
+        """Let the warden see to what a session had to leave: this process may live on for long."""
+        try:
+            (await self.warden()).request_reap()
+        except WardenUnavailable as error:  # what happened to the session is what matters
+            self._listener(events.Notice(f"left to the next claw process: {error}"))
+
     def _start_warden(self) -> asyncio.Task[Warden]:
         failed = (
             self._warden is not None
@@ -260,7 +271,9 @@ class Router:
             warden = await self._warden
         except WardenUnavailable:
             return  # said when it happened
-        if any(entry.reapable for entry in await in_thread(self.ledger.scan)):
+        entries = await in_thread(self.ledger.scan)
+        # What a reaper is busy with is not reapable now, and may be so again when it has failed.
+        if any(entry.reapable or entry.name in self._left for entry in entries):
             warden.hand_over()
         else:
             await warden.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,7 +36,8 @@ async def persist(work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking call in a thread and wait for its end, even when cancelled meanwhile."""
-    return await persist(asyncio.to_thread(function, *args, **kwargs))
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    return await persist(asyncio.get_running_loop().run_in_executor(None, call))
 
 
 async def stop(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import signal
@@ -21,6 +22,9 @@ PATIENCE = 600.0
 """Seconds for which it keeps trying after the owner's death."""
 BRIEF_PATIENCE = 10.0
 """The same while another waiter keeps trying: time enough for the owner to be wholly dead."""
+FIRST_PAUSE = 1.0
+LAST_PAUSE = 600.0
+"""Seconds, from the first to the last, after which it tries again what failed on request."""
 REAPER_LIMIT = 300.0
 """Seconds after which a reaper that does not end is killed; it gives itself 120."""
 READY = b"+"
@@ -36,10 +40,9 @@ class Waiter:
             "PYTHONPATH": source + (os.pathsep + path if path else ""),
         }
         # -P: the working directory is not searched for modules
-        self.command = [
-            sys.executable, "-P", "-m", "claw_core.reaper", "--state", state, "--owner", owner,
-        ]  # fmt: skip
+        self.command = [sys.executable, "-P", "-m", "claw_core.reaper", "--state", state]
         self.state = state
+        self.owner = owner
         self.reaper: int | None = None
         self.started = 0.0
 
@@ -60,11 +63,14 @@ class Waiter:
         return status
 
     def wait_for_owner(self) -> bool:
-        """Serve the owner; return whether it died, instead of saying good-bye."""
-        wanted = False
+        """Serve the owner; return whether it died, instead of saying good-bye.
+
+        An owner can live for long, so a reap that failed is tried again, more and more rarely.
+        """
+        wanted, pause, again = False, FIRST_PAUSE, math.inf
         while True:
-            busy = self.reaper is not None
-            readable, _, _ = select.select([0], [], [], 0.05 if busy else None)
+            wait = 0.05 if self.reaper is not None else max(0.0, again - time.monotonic())
+            readable, _, _ = select.select([0], [], [], None if wait == math.inf else wait)
             if readable:
                 commands = os.read(0, 4096)
                 if not commands:
@@ -72,10 +78,11 @@ class Waiter:
                 if b"q" in commands:
                     return False
                 wanted = True
-            if busy:
-                self.finished()
-            if wanted and self.reaper is None:
-                wanted = False
+            if self.reaper is not None and (status := self.finished()) is not None:
+                again = time.monotonic() + pause if status else math.inf
+                pause = min(LAST_PAUSE, 2 * pause) if status else FIRST_PAUSE
+            if self.reaper is None and (wanted or time.monotonic() >= again):
+                wanted, again = False, math.inf
                 self.spawn()
 
     def only_one(self) -> bool:
@@ -92,6 +99,8 @@ class Waiter:
         """Run reapers until one has nothing left to do, the ledger is gone, or patience ends."""
         until = time.monotonic() + (PATIENCE if self.only_one() else BRIEF_PATIENCE)
         pause = 0.1
+        # Its leases may outlive its lifeline by a moment.
+        self.command += ["--owner", self.owner]
         while time.monotonic() < until and os.path.isdir(self.state):  # noqa: PTH112 - starts fast
             self.spawn()
             while (status := self.finished()) is None:

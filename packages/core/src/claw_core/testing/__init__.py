@@ -1,6 +1,6 @@
-"""What tests of runtimes use; nothing else imports it, and only this imports pytest.
+"""What tests of the guarantee, and of runtimes, are made of; nothing of a run imports it.
 
-Names are imported when they are first used.
+Names are imported when they are first used: only the kit needs pytest.
 """
 
 from __future__ import annotations

@@ -1,0 +1,386 @@
+"""A backend whose server outlives its clients, and the rules that nobody may break.
+
+The rules are S1, S2, S3, S5 and S7 of the teardown guarantee; they are checked whenever something
+happens that could break them, on what is really there and never on what core says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from claw_core.hookspecs import Runtime
+from claw_core.ledger import Ledger
+from claw_core.model import (
+    IO,
+    Assessment,
+    Audit,
+    Command,
+    Description,
+    Exit,
+    Instance,
+    SnapshotTarget,
+    Spec,
+)
+from claw_core.testing.clock import Killed, Turn
+from claw_core.testing.disk import Inode, Opened
+from claw_core.testing.faults import Boundary, Faults, Kind
+from claw_core.testing.machine import Machine, Process
+
+Mode: TypeAlias = Literal["server", "tool"]
+"""Who does what a client asks for: a server that carries on without its client, within the settle
+time; or a tool, a child that carries on as long as it likes and holds the op-lock meanwhile."""
+
+INSTALL: Final = "5e1f5e1f"
+OTHERS: Final = ("claw-0ddba11e-000000000000", f"claw-{INSTALL}-0000000000ff")
+"""Instances that nobody here may touch: of another installation, and of ours without an entry."""
+STATE: Final = Path("/dev/null/claw")
+"""The state directory; where it is no real file can be."""
+DIRECTORY: Final = str(STATE / "instances")
+SETTLE: Final = 0.3
+"""Seconds within which the server does what it was asked for."""
+LINGER: Final = 0.6
+"""Seconds for which a tool can be at work; nothing promises that it is less than any time."""
+
+
+@attrs.frozen
+class Violation:
+    """A rule that was broken, and how."""
+
+    rule: str
+    what: str
+    time: float
+
+
+@attrs.define(eq=False)
+class World:
+    """Everything that is there while a schedule is run.
+
+    Attributes:
+        mode: how the backend works.
+        machine: its processes, their files, and the time.
+        faults: what has still to happen at the boundaries of hooks.
+        down: whether the backend answers nobody.
+        existing: instances, each with whether its payload runs.
+        coming: creations that were asked for and are still to come, by name.
+        works: everything that was asked for and is still to be done.
+        reached: the boundaries that were come to, in their order.
+        violations: the rules that were broken.
+        trace: what happened, where somebody wants to know.
+        last_fault: the time of the last fault that has struck.
+        emptied: the time at which the last instance of ours was gone.
+    """
+
+    mode: Mode
+    machine: Machine
+    faults: dict[Boundary, Kind]
+    trace: list[str] | None = None
+    down: bool = False
+    existing: dict[str, bool] = attrs.field(factory=lambda: dict.fromkeys(OTHERS, False))
+    coming: Counter[str] = attrs.field(factory=Counter)
+    reached: list[Boundary] = attrs.field(factory=list)
+    violations: list[Violation] = attrs.field(factory=list)
+    works: set[Work] = attrs.field(factory=set)
+    last_fault: float = -1.0
+    emptied: float = -1.0
+    _ever: set[str] = attrs.field(factory=lambda: set(OTHERS))
+    _calls: Counter[str] = attrs.field(factory=Counter)
+
+    @classmethod
+    def make(cls, seed: int, mode: Mode, faults: Faults, *, traced: bool = False) -> World:
+        """A world in which nothing has happened yet."""
+        machine = Machine(random.Random(seed))  # noqa: S311 - it must be the same every time
+        machine.disk.make(str(STATE))
+        machine.disk.make(DIRECTORY)
+        world = cls(mode, machine, dict(faults), [] if traced else None)
+        machine.unlinking = world.unlinking
+        return world
+
+    def ledger(self) -> Ledger:
+        """The ledger, as a process of this world opens it."""
+        return Ledger(STATE, Path(DIRECTORY), INSTALL)
+
+    def note(self, text: str) -> None:
+        """Add to the trace; callers with an expensive text ask first whether there is one."""
+        if self.trace is not None:
+            process = self.machine.timeline.current
+            name = process.name if isinstance(process, Process) else "-"
+            self.trace.append(f"{self.machine.timeline.now:10.4f}  {name:<12} {text}")
+
+    def violate(self, rule: str, what: str) -> None:
+        """Note that a rule is broken."""
+        self.note(f"BREAKS {rule}: {what}")
+        self.violations.append(Violation(rule, what, self.machine.timeline.now))
+
+    def process(self) -> Process:
+        """The process that is at work.
+
+        Raises:
+            Killed: it is dead, and what it does has no effect.
+        """
+        process = self.machine.timeline.current
+        assert isinstance(process, Process)
+        if process.dead:
+            raise Killed
+        return process
+
+    def asked_so_far(self) -> int:
+        """How often the backend was asked for anything."""
+        return len(self.reached)
+
+    def stale(self) -> frozenset[str]:
+        """A listing that also shows what is gone."""
+        return frozenset(self._ever)
+
+    def ours(self) -> list[str]:
+        """The instances that must be gone in the end."""
+        return [name for name in self.existing if name not in OTHERS]
+
+    def entry(self, name: str) -> tuple[str, Inode] | None:
+        """The entry of an instance."""
+        identity = name[-12:]
+        for file, inode in self.machine.disk.names[DIRECTORY].items():
+            if file.startswith(identity) and file.endswith(".jsonl"):
+                return file, inode
+        return None
+
+    def asked(self, process: Process, hook: str, name: str) -> Kind | None:
+        """Count a call, check that it may be made, and return the fault that strikes it."""
+        self._calls[hook] += 1
+        boundary = (hook, self._calls[hook])
+        self.reached.append(boundary)
+        kind = self.faults.pop(boundary, None)
+        if self.trace is not None:
+            self.note(f"{hook} #{self._calls[hook]} {name}" + (f": {kind}" if kind else ""))
+        if kind is not None:
+            self.last_fault = self.machine.timeline.now
+        if hook != "list_instances":
+            entry = self.entry(name)
+            if entry is None or self.machine.holder(entry[1]) is not process:
+                rule = "S7" if hook == "prepare" and entry is None else "S2"
+                self.violate(rule, f"{process.name} calls {hook} of {name} without its lease")
+        return kind
+
+    def unlinking(self, path: str) -> None:
+        """S3: an entry goes only when its instance is gone, and cannot come any more."""
+        if path.endswith(".jsonl") and path.startswith(DIRECTORY):
+            name = f"claw-{INSTALL}-{path[len(DIRECTORY) + 1 :][:12]}"
+            self.note(f"forgets {name}")
+            if name in self.existing:
+                self.violate("S3", f"{name} is forgotten while it exists")
+            if self.coming[name] > 0:
+                self.violate("S3", f"{name} is forgotten while its creation is in flight")
+
+    def create(self, name: str) -> None:
+        """Make an instance. S1: its entry is durable. S5: it never existed before."""
+        self.note(f"{name} comes to light")
+        entry = self.entry(name)
+        if entry is None:
+            self.violate("S1", f"{name} exists without an entry")
+        else:
+            file, inode = entry
+            durable = self.machine.disk.durable[DIRECTORY].get(file) is inode
+            if not durable or b"\n" not in inode.synced:
+                self.violate("S1", f"the entry of {name} would not survive a power loss")
+        if name in self._ever:
+            self.violate("S5", f"{name} is created a second time")
+        self._ever.add(name)
+        self.existing[name] = False
+
+    def run(self, name: str) -> None:
+        """Start the payload of an instance. S5: it has only one.
+
+        Raises:
+            FileNotFoundError: there is no such instance.
+        """
+        if name not in self.existing:
+            raise FileNotFoundError(f"no such instance: {name}")
+        if self.existing[name]:
+            self.violate("S5", f"{name} has a second payload")
+        self.existing[name] = True
+
+    def delete(self, name: str) -> None:
+        """Delete an instance, if it is there."""
+        if self.existing.pop(name, None) is not None:
+            self.note(f"{name} is deleted")
+            self.emptied = self.machine.timeline.now
+
+    def reboot(self, choose: Callable[[int], int] | None) -> None:
+        """Start the machine again: every process ends, and with it what was not done yet.
+
+        Args:
+            choose: the machine loses power, so what was not synced may be lost; None: it is shut
+                down in good order, which syncs everything.
+        """
+        self.note("REBOOT" if choose is None else "POWER LOSS")
+        for process in self.machine.processes:
+            self.machine.kill(process)
+        for work in tuple(self.works):
+            work.abort()
+        self.existing = dict.fromkeys(self.existing, False)
+        self.machine.boot += 1
+        if choose is not None:
+            self.machine.disk.lose_power(choose)
+
+
+class Model(Runtime):
+    """The client of the backend, as a runtime is: it knows what it is answered, and nothing else.
+
+    It serves one world after the other, since making a `Relay` takes longer than a whole schedule.
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(settings or {})
+        self.world: World
+
+    async def describe(self) -> Description:
+        """See `Runtime`."""
+        return Description(available=True)
+
+    async def assess(self, spec: Spec) -> Assessment:
+        """See `Runtime`."""
+        raise NotImplementedError
+
+    async def prepare(self, instance: Instance) -> None:
+        """See `Runtime`."""
+        world, name = self.world, instance.name
+        lock = instance.host.inherited()[0] if world.mode == "tool" else None
+        await self._call("prepare", name, lambda: world.create(name), lock)
+
+    async def start(self, instance: Instance) -> None:
+        """See `Runtime`."""
+        await self._call("start", instance.name, lambda: self.world.run(instance.name))
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        """See `Runtime`."""
+        await self._call("execute", instance.name, lambda: None)
+        return Exit(0)
+
+    async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
+        """See `Runtime`."""
+        await self._call("snapshot", instance.name, lambda: None)
+        assert isinstance(target, Audit)
+        return target.label
+
+    async def teardown(self, instance: Instance) -> None:
+        """See `Runtime`."""
+        await self._call("teardown", instance.name, lambda: self.world.delete(instance.name))
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        """See `Runtime`."""
+        prefix = f"claw-{install}-"
+        names: frozenset[str] = await self._call(
+            "list_instances",
+            "",
+            lambda: frozenset(name for name in self.world.existing if name.startswith(prefix)),
+        )
+        return names
+
+    async def _call(
+        self, hook: str, name: str, effect: Callable[[], object], lock: int | None = None
+    ) -> Any:
+        """Ask for something, and be struck by the fault that is due.
+
+        Args:
+            hook: which hook asks.
+            name: the instance, or nothing for a listing.
+            effect: what is done, some time later.
+            lock: descriptor that a tool has while it is at work.
+        """
+        world = self.world
+        process = world.process()
+        kind = world.asked(process, hook, name)
+        if kind == "kill":
+            await _die(process)
+        if kind == "before" or world.down:
+            raise ConnectionRefusedError("nothing was done")
+        if kind == "lie" and hook == "list_instances":
+            return world.stale()
+        seconds = 0.1 * world.machine.chance.random()
+        if kind == "late":
+            longest = SETTLE if world.mode == "server" else LINGER
+            seconds = longest * (0.05 + 9 * seconds)
+        work = Work(world, name if hook == "prepare" else "", effect, lock)
+        if kind == "lie":
+            work.effect = lambda: None
+        answer = work.begin(process, seconds)
+        if kind == "late":
+            await _die(process)
+        if kind == "cancel":
+            process.main.cancel()
+        try:
+            result = await answer
+        except asyncio.CancelledError:
+            if world.mode == "tool":
+                work.abort()  # as `Host.run` promises: when cancelled, it has ended
+            raise
+        if kind == "kill-after":
+            await _die(process)
+        if kind == "hang":
+            await process.create_future()
+        if kind == "after":
+            raise ConnectionResetError("it was done")
+        return result
+
+
+@attrs.define(eq=False)
+class Work:
+    """Something that a server or a tool has been asked for; it goes on without its client."""
+
+    world: World
+    creates: str
+    effect: Callable[[], object]
+    lock: int | None
+    _turn: Turn | None = attrs.field(init=False, default=None)
+    _opened: Opened | None = attrs.field(init=False, default=None)
+
+    def begin(self, process: Process, seconds: float) -> asyncio.Future[Any]:
+        """Let it be done so much later, and return what will be the answer."""
+        machine = self.world.machine
+        if self.creates:
+            self.world.coming[self.creates] += 1
+        if self.lock is not None:
+            self._opened = machine.inherit(self.lock)
+        answer = process.create_future()
+        self._turn = machine.timeline.call(seconds, self._happen, answer)
+        self.world.works.add(self)
+        return answer
+
+    def abort(self) -> None:
+        """Let it not be done, if that has not happened yet."""
+        if self in self.world.works:
+            self._end()
+
+    def _happen(self, answer: asyncio.Future[Any]) -> None:
+        self._end()
+        try:
+            result = self.effect()
+        except OSError as error:
+            if not answer.done():
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(result)
+
+    def _end(self) -> None:
+        self.world.works.discard(self)
+        if self._turn is not None:
+            self._turn.cancel()
+        if self.creates:
+            self.world.coming[self.creates] -= 1
+        if self._opened is not None:
+            self.world.machine.disk.close(self._opened)
+
+
+async def _die(process: Process) -> None:
+    """Kill the process that is at work here, which therefore never goes on."""
+    with contextlib.suppress(Killed):
+        process.machine.kill(process)
+    await process.create_future()
