@@ -44,8 +44,10 @@ OTHERS: Final = ("claw-0ddba11e-000000000000", f"claw-{INSTALL}-0000000000ff")
 STATE: Final = Path("/dev/null/claw")
 """The state directory; where it is no real file can be."""
 DIRECTORY: Final = str(STATE / "instances")
-SETTLE: Final = 0.3
+SETTLE: Final = 0.15
 """Seconds within which the server does what it was asked for."""
+LATENCY: Final = 0.05
+"""Seconds that anything takes at most, unless it is late."""
 LINGER: Final = 0.6
 """Seconds for which a tool can be at work; nothing promises that it is less than any time."""
 
@@ -303,10 +305,10 @@ class Model(Runtime):
             raise ConnectionRefusedError("nothing was done")
         if kind == "lie" and hook == "list_instances":
             return world.stale()
-        seconds = 0.1 * world.machine.chance.random()
+        seconds = LATENCY * world.machine.chance.random()
         if kind == "late":
             longest = SETTLE if world.mode == "server" else LINGER
-            seconds = longest * (0.05 + 9 * seconds)
+            seconds = longest * (0.05 + 0.9 * seconds / LATENCY)
         work = Work(world, name if hook == "prepare" else "", effect, lock)
         if kind == "lie":
             work.effect = lambda: None
