@@ -12,7 +12,7 @@ from claw_core import vfs
 from claw_core.testing.actors import Cast, Stage
 from claw_core.testing.faults import KINDS, Boundary, Kind
 from claw_core.testing.machine import Process, Trap
-from claw_core.testing.simulation import HOST
+from claw_core.testing.schedule import HOST
 from claw_core.testing.world import DIRECTORY, OTHERS, Mode, World
 
 STAGE = Stage()

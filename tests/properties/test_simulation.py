@@ -22,15 +22,8 @@ from claw_core.tasks import persist
 from claw_core.testing.actors import SimulatedWarden, Stage
 from claw_core.testing.faults import BOUNDARIES, KINDS, TOTAL, Kind
 from claw_core.testing.machine import Machine, Trap
-from claw_core.testing.simulation import (
-    EXHAUSTIVE,
-    Broken,
-    Schedule,
-    Simulation,
-    explore,
-    run,
-    search,
-)
+from claw_core.testing.schedule import EXHAUSTIVE, Event, Schedule
+from claw_core.testing.simulation import Broken, Simulation, explore, run, search
 from claw_core.testing.world import Mode, World
 
 PARTS = 3
@@ -85,7 +78,7 @@ def test_nothing_leaks_whatever_happens_at_any_system_call(mode: Mode, trap: Tra
     """Of an owner to its end, and of the reaper of one that was killed, beside another reaper."""
     stage = Stage()
     for call in range(1, 45):
-        run(Schedule(call, mode, traps={0: {call: trap}}), stage)
+        run(Schedule(EXHAUSTIVE + call, mode, traps={0: {call: trap}}), stage)
     for schedule in two_reapers(mode, trap):
         run(schedule, stage)
 
@@ -93,9 +86,9 @@ def test_nothing_leaks_whatever_happens_at_any_system_call(mode: Mode, trap: Tra
 def two_reapers(mode: Mode, trap: Trap) -> Iterator[Schedule]:
     """The first one is interrupted, at one system call after the other."""
     for call in range(1, 45):
-        yield Schedule(
-            call, mode, {("start", 1): "kill"}, {2: {call: trap}}, ((0.0, "owner"), (0.2, "reaper"))
-        )
+        faults: dict[tuple[str, int], Kind] = {("start", 1): "kill"}
+        events: tuple[tuple[float, Event], ...] = ((0.0, "owner"), (0.1, "reaper"))
+        yield Schedule(EXHAUSTIVE + call, mode, faults, {2: {call: trap}}, events)
 
 
 def test_a_schedule_goes_the_same_way_every_time() -> None:
@@ -165,6 +158,13 @@ def test_a_router_that_closes_while_a_reaper_fails_hands_over() -> None:
         ("prepare", 1): "after", ("list_instances", 2): "hang", ("list_instances", 3): "kill"
     }  # fmt: skip
     run(Schedule(0, "server", faults, events=((0.0, "host"),)))
+
+
+def test_a_reaper_that_fails_just_as_another_looks_is_not_the_last() -> None:
+    """Found by schedule 1021421: what another reaper had at first was taken for settled."""
+    faults: dict[tuple[str, int], Kind] = {("prepare", 1): "hang", ("list_instances", 3): "kill"}
+    for seed in range(EXHAUSTIVE, EXHAUSTIVE + 20):
+        run(Schedule(seed, "server", faults, {3: {8: "preempt"}}))
 
 
 # What the simulation is worth: with one part of the protocol taken out, it must fail.

@@ -233,13 +233,15 @@ async def exhaust(reaper: Reaper, deadline: float, owner: int | None = None) -> 
         LedgerUnavailable: as `Reaper.reap`.
     """
     outcomes = await reaper.reap(deadline)
-    # The kernel closes a dying process's descriptors one by one: its lifeline may be gone while
-    # its leases are not. The pid only decides whether to look again.
-    dying = owner is not None and any(
-        entry.alive and entry.intent and entry.intent.owner == owner
+    if not all(outcome.result in _DONE for outcome in outcomes):
+        return False
+    # What was alive may be so no more: another reaper had it, and has failed. And the kernel closes
+    # a dying process's descriptors one by one: its lifeline may be gone while its leases are not.
+    # The pid only decides whether to look again.
+    return not any(
+        entry.reapable or (entry.alive and entry.intent and entry.intent.owner == owner)
         for entry in await in_thread(reaper.ledger.scan)
     )
-    return not dying and all(outcome.result in _DONE for outcome in outcomes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

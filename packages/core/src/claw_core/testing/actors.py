@@ -27,8 +27,9 @@ from claw_core.router import Router
 from claw_core.routing import Route
 from claw_core.session import Session
 from claw_core.tasks import in_thread, persist
+from claw_core.testing.backend import Model
 from claw_core.testing.machine import Process
-from claw_core.testing.world import SETTLE, STATE, Model, World
+from claw_core.testing.world import SETTLE, STATE, World
 from claw_core.waiter import BRIEF_PATIENCE, FIRST_PAUSE, LAST_PAUSE, PATIENCE
 from claw_core.warden import Warden
 

@@ -128,16 +128,16 @@ class Timeline:
                 self.now = max(self.now, turn.time)
                 self._take(turn, loop)
         self.ready.extendleft(reversed(waiting))
-        self._enter(at_work)
+        self.enter(at_work)
 
     def leave(self) -> None:
         """Nobody is at work any more."""
-        self._enter(None)
+        self.enter(None)
 
     def _take(self, turn: Turn, loop: Loop | None) -> None:
         assert turn.callback is not None
         if loop is not self.current:
-            self._enter(loop)
+            self.enter(loop)
         if loop is not None:
             loop.busy = True
         try:
@@ -151,7 +151,7 @@ class Timeline:
             if loop is not None:
                 loop.busy = False
 
-    def _enter(self, loop: Loop | None) -> None:
+    def enter(self, loop: Loop | None) -> None:
         """Switch to another process, or to none."""
         self.current = loop
         events._set_running_loop(cast("Any", loop))  # noqa: SLF001 - it is there for event loops
@@ -274,10 +274,12 @@ class Loop:
         Otherwise the garbage collector would run its clean-up code later, amid other work.
         """
         assert self.dead
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        self.timeline.enter(self)  # so that what it would start is started nowhere
+        for task in self._tasks:
             if not task.done():
                 _throw(task.get_coro())
+        self._tasks.clear()
+        self.timeline.leave()
 
 
 def _throw(coroutine: Any) -> None:

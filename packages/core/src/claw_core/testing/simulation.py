@@ -1,45 +1,17 @@
-"""Runs schedules of faults against core's own code, and says which rule of the guarantee broke.
-
-A schedule is its number. The first ones are all those with one owner and up to three faults at the
-boundaries of hooks, once for each way in which a backend works; the others are random: several
-owners and reapers at once, kills and errors at any system call, reboots, power losses, a full disk,
-a backend that is down, clocks that jump.
-"""
+"""Runs schedules of faults against core's own code, and says which rule of the guarantee broke."""
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
-
-import attrs
+from typing import Final
 
 from claw_core import vfs
 from claw_core.testing.actors import Cast, Stage
 from claw_core.testing.clock import Deadlock
-from claw_core.testing.faults import (
-    BOUNDARIES,
-    KINDS,
-    MOST,
-    TOTAL,
-    Boundary,
-    Faults,
-    Kind,
-    combinations,
-)
-from claw_core.testing.machine import Process, Trap
+from claw_core.testing.faults import MOST, TOTAL, Boundary, Kind
+from claw_core.testing.machine import Process
+from claw_core.testing.schedule import CALM, EXHAUSTIVE, HOST, Event, Schedule, every
 from claw_core.testing.world import DIRECTORY, LINGER, OTHERS, SETTLE, Mode, Violation, World
 
-Event: TypeAlias = Literal[
-    "owner", "host", "reaper", "kill", "cancel", "reboot", "power", "full", "room", "down", "up",
-    "wall", "sleep",
-]  # fmt: skip
-"""What can happen in a world at any time, by itself; a host is an owner whose router lives on."""
-HOST: Final = 30.0
-"""Seconds for which it does."""
-EXHAUSTIVE: Final = 2 * TOTAL
-"""Schedules with a lower number are those that are tried without exception."""
 MOST_TURNS: Final = 200_000
 ENOUGH: Final = 5_000.0
 """Seconds after which a world must have come to rest."""
@@ -47,63 +19,6 @@ ENOUGH: Final = 5_000.0
 
 class Broken(AssertionError):
     """A schedule breaks the guarantee; the text has its number and everything that happened."""
-
-
-@attrs.frozen
-class Schedule:
-    """What goes wrong, and when.
-
-    Attributes:
-        seed: its number, from which everything else follows.
-        mode: how the backend works.
-        faults: what happens at the boundaries of hooks.
-        traps: number of a process -> number of a system call -> what happens there.
-        events: what else happens, each with its time in seconds.
-    """
-
-    seed: int
-    mode: Mode = "server"
-    faults: Faults = attrs.field(factory=dict)
-    traps: Mapping[int, Mapping[int, Trap]] = attrs.field(factory=dict)
-    events: tuple[tuple[float, Event], ...] = ((0.0, "owner"),)
-
-    @classmethod
-    def of(cls, seed: int) -> Schedule:
-        """The schedule of this number."""
-        if seed < EXHAUSTIVE:
-            return cls(seed, "server" if seed < TOTAL else "tool", _all()[seed % TOTAL])
-        chance = random.Random(-1 - seed)  # noqa: S311 - it must be the same every time
-        faults = {
-            chance.choice(BOUNDARIES): chance.choice(KINDS) for _ in range(chance.choice(_FEW))
-        }
-        traps: dict[int, dict[int, Trap]] = {}
-        for _ in range(chance.choice(_FEW)):
-            process = chance.choice((0, 0, 0, 1, 2, 2, 3, 4))
-            traps.setdefault(process, {})[chance.randint(1, 60)] = chance.choice(_TRAPS)
-        events: list[tuple[float, Event]] = [(0.0, chance.choice(("owner", "host")))]
-        for _ in range(chance.choice(_FEW)):
-            event = chance.choice(_EVENTS)
-            start = chance.random() * chance.choice((0.5, 5.0))
-            events.append((start, event))
-            if event in _ENDS:
-                events.append((start + chance.choice((0.1, 1.0, 30.0)), _ENDS[event]))
-        mode: Mode = chance.choice(("server", "tool"))
-        return cls(seed, mode, faults, traps, tuple(sorted(events)))
-
-
-_FEW: Final = (0, 0, 1, 1, 1, 2, 3)
-_TRAPS: Final[tuple[Trap, ...]] = ("kill", "kill", "enospc", "eio", "preempt", "preempt")
-_EVENTS: Final[tuple[Event, ...]] = (
-    "owner", "host", "reaper", "reaper", "kill", "kill", "cancel", "reboot", "power", "full",
-    "down", "wall", "sleep",
-)  # fmt: skip
-_CALM: Final = frozenset({"owner", "host", "reaper", "kill", "cancel"})
-_ENDS: Final[Mapping[Event, Event]] = {"full": "room", "down": "up"}
-
-
-@functools.cache
-def _all() -> tuple[Faults, ...]:
-    return tuple(combinations())
 
 
 def search(count: int, seed: int = 0) -> int:
@@ -136,7 +51,7 @@ def explore(mode: Mode, part: int = 0, parts: int = 1) -> int:
     base = 0 if mode == "server" else TOTAL
     known: dict[frozenset[tuple[Boundary, Kind]], frozenset[Boundary]] = {}
     runs = 0
-    for number, faults in enumerate(_all()):
+    for number, faults in enumerate(every()):
         if len(faults) == MOST and number % parts != part:
             continue
         key = frozenset(faults.items())
@@ -177,7 +92,7 @@ class Simulation:
         chance = 0 if schedule.seed < EXHAUSTIVE else schedule.seed
         self.world = World.make(chance, schedule.mode, schedule.faults, traced=traced)
         self.world.machine.traps = schedule.traps
-        self.calm = {event for _, event in schedule.events} <= _CALM and not schedule.traps
+        self.calm = {event for _, event in schedule.events} <= CALM and not schedule.traps
         self.cast = Cast(self.world, stage, self.calm)
         self.eventful = 0.0
         self.reached: frozenset[Boundary] = frozenset()
