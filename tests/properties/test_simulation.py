@@ -25,6 +25,7 @@ from claw_core.testing.machine import Machine, Trap
 from claw_core.testing.schedule import EXHAUSTIVE, Event, Schedule
 from claw_core.testing.simulation import Broken, Simulation, explore, run, search
 from claw_core.testing.world import Mode, World
+from kills.harness import tell
 
 PARTS = 3
 RANDOM = 1_250
@@ -55,7 +56,9 @@ def test_every_combination_of_up_to_three_faults_has_a_number() -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("mode", ["server", "tool"])
 def test_nothing_leaks_under_any_three_faults(mode: Mode, part: int) -> None:
-    assert explore(mode, part, PARTS) > 1_000
+    runs = explore(mode, part, PARTS)
+    tell("schedules", where="every three faults", schedules=runs, leaks=0)
+    assert runs > 1_000
 
 
 @pytest.mark.parametrize("share", range(SHARES))
@@ -70,6 +73,7 @@ def test_nothing_leaks_in_a_million_random_worlds(share: int) -> None:
     count = int(os.environ.get("CLAW_SCHEDULES", "1000000")) // SOAK_SHARES
     start = int(os.environ.get("CLAW_SEED", EXHAUSTIVE))
     assert search(count, start + share * count) == count
+    tell("schedules", where="random", schedules=count, leaks=0)
 
 
 @pytest.mark.parametrize("trap", ["kill", "enospc", "eio", "preempt"])
