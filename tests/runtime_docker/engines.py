@@ -82,6 +82,14 @@ class TestEngine:
         except (OSError, http.client.HTTPException):
             return False
 
+    def creates(self) -> bool:
+        """Whether a container can be made of its first image."""
+        body = {"Image": self.images()[0], "HostConfig": {"NetworkMode": "none"}}
+        made = self.call("POST", "/containers/create", {"name": "probe"}, body)[0] == 201
+        if made:
+            self.call("DELETE", "/containers/probe", {"force": 1})
+        return made
+
     def names(self) -> set[str]:
         """Names of all containers in every state."""
         _, found = self.call("GET", "/containers/json", {"all": 1})
@@ -168,6 +176,8 @@ def used(directory: Path, *options: str) -> Iterator[TestEngine]:
                 )
             assert eventually(engine.answers, 60), (directory / "supervisor.log").read_text()
             engine.import_image(busybox_root(), IMAGE, "ENV PATH=/bin", 'CMD ["sh"]')
+            # Podman 4.3 may not know a layer for a moment that it has just imported.
+            assert eventually(engine.creates, 30), engine.log[-2000:]
             (directory / "ready").touch()
         fcntl.flock(starting, fcntl.LOCK_UN)
         yield engine
