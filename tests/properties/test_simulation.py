@@ -27,7 +27,7 @@ from claw_core.testing.simulation import Broken, Simulation, explore, run, searc
 from claw_core.testing.world import Mode, World
 from kills.harness import tell
 
-PARTS = 3
+PARTS = 8
 RANDOM = 1_250
 SHARES = 4
 SOAK_SHARES = 16
@@ -53,12 +53,13 @@ def test_every_combination_of_up_to_three_faults_has_a_number() -> None:
     assert Schedule.of(TOTAL).mode == Schedule.of(EXHAUSTIVE - 1).mode == "tool"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("mode", ["server", "tool"])
 def test_nothing_leaks_under_any_three_faults(mode: Mode, part: int) -> None:
     runs = explore(mode, part, PARTS)
     tell("schedules", where="every three faults", schedules=runs, leaks=0)
-    assert runs > 1_000
+    assert runs > 500
 
 
 @pytest.mark.parametrize("share", range(SHARES))

@@ -85,7 +85,7 @@ class TestEngine:
     def creates(self) -> bool:
         """Whether a container can be made of its first image."""
         body = {"Image": self.images()[0], "HostConfig": {"NetworkMode": "none"}}
-        made = self.call("POST", "/containers/create", {"name": "probe"}, body)[0] == 201
+        made = bool(self.call("POST", "/containers/create", {"name": "probe"}, body)[0] == 201)
         if made:
             self.call("DELETE", "/containers/probe", {"force": 1})
         return made
