@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -70,6 +71,16 @@ def marked(marker: str) -> list[int]:
             except OSError:
                 continue  # gone meanwhile
     return [pid for pid in found if pid != os.getpid()]
+
+
+def wardens(state: Path) -> list[int]:
+    """Pids of the waiters that look after a state directory."""
+    found = []
+    for pid in marked(str(state)):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if b"waiter" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.support import CLAW, DAEMONS, claw, entries, eventually, marked, start
+from cli.support import CLAW, DAEMONS, claw, entries, eventually, marked, start, wardens
 
 SECONDS_TO_DIE = 1.0
 
@@ -90,12 +90,6 @@ def test_a_burst_of_signals_at_any_moment_leaves_nothing(state: Path) -> None:
                 process.send_signal(moments.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
             process.communicate(timeout=20)
         assert_nothing_is_left(marker, state)
-
-
-def wardens(state: Path) -> list[int]:
-    return [
-        pid for pid in marked(str(state)) if b"waiter" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
 
 
 def test_the_warden_killed_first_changes_nothing(state: Path) -> None:

@@ -39,7 +39,5 @@ def test_many_kills_of_the_local_runtime(engine: str) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(6 * KILLS + 60)
 def test_many_kills_of_the_docker_runtime(tmp_path: Path) -> None:
-    if why := engines.missing():
-        pytest.skip(why)
     with engines.shared() as engine:
         kill(Case("docker", tmp_path, {"host": engine.host}, IMAGE, seed=seed()))

@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 
 from claw_core.ledger import Ledger
-from cli.support import entries, eventually, marked, start
+from cli.support import entries, eventually, marked, start, wardens
 
 PAYLOAD = """
 trap '' TERM INT HUP
@@ -152,11 +152,10 @@ class Scene:
         return pulse.stat().st_size if pulse.exists() else 0
 
     def _kill_wardens(self) -> None:
-        for pid in marked(str(self.state)):
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                if b"waiter" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-                    self.kills += 1
+        for pid in wardens(self.state):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.kills += 1
 
     def _env(self, plan: str) -> dict[str, str]:
         log = {"CLAW_FAILPOINT": plan, "CLAW_FAILPOINT_LOG": str(self.folder / "points")}

@@ -36,10 +36,8 @@ SEED = int(os.environ.get("CLAW_SEED", "20261125"))
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TestEngine]:
-    if why := engines.missing():
-        pytest.skip(why)
-    with engines.private() as private:
-        yield private
+    with engines.shared() as shared:
+        yield shared
 
 
 @pytest.fixture

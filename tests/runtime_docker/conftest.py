@@ -1,4 +1,4 @@
-"""The engine that the tests of this directory share."""
+"""The engines that the tests of this directory share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from runtime_docker.engines import TestEngine
 @pytest.fixture(scope="session")
 def engine() -> Iterator[TestEngine]:
     """One engine for all workers of this test run."""
-    if why := engines.missing():
-        pytest.skip(why)
     with engines.shared() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[TestEngine]:
+    """A private Podman."""
+    with engines.private("podman") as engine:
         yield engine

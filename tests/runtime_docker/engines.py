@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from cli.support import eventually
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -138,11 +140,12 @@ class TestEngine:
         self.order(f"signal {int(number)}")
 
 
-def missing() -> str | None:
-    """Why no engine can be started here."""
+def missing(*options: str) -> str | None:
+    """Why no engine can be started here; `options` as for the supervisor."""
     if os.geteuid() != 0:
         return "a private engine takes root"
-    tools = [tool for tool in ("dockerd", "unshare", "ip") if shutil.which(tool) is None]
+    engine = "podman" if "podman" in options else "dockerd"
+    tools = [tool for tool in (engine, "unshare", "ip") if shutil.which(tool) is None]
     if tools or not BUSYBOX.exists():
         return f"not installed: {', '.join(tools) or 'busybox-static'}"
     return None
@@ -150,7 +153,12 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def used(directory: Path, *options: str) -> Iterator[TestEngine]:
-    """Use the engine of a directory, which is started by the first and ends with the last."""
+    """Use the engine of a directory, which is started by the first and ends with the last.
+
+    Where none can be started, the test is skipped.
+    """
+    if why := missing(*options):
+        pytest.skip(why)
     with contextlib.ExitStack() as stack:
         while True:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -222,8 +222,6 @@ def test_what_fails_on_the_way_to_the_first_command_is_told(
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[TestEngine]:
     """An engine that tests may freeze."""
-    if why := engines.missing():
-        pytest.skip(why)
     with engines.private() as engine:
         yield engine
 
@@ -253,8 +251,6 @@ def test_an_engine_that_hangs_while_a_command_is_stopped_makes_the_instance_spen
 
 
 def test_a_full_disk_of_the_engine_is_told(state: Path) -> None:
-    if why := engines.missing():
-        pytest.skip(why)
 
     async def work(engine: TestEngine) -> None:
         settings = {"read_only": False, "user": "0"}

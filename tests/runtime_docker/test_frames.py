@@ -67,7 +67,7 @@ def test_a_large_frame_comes_in_pieces() -> None:
 @pytest.mark.parametrize(
     ("stream", "why"),
     [
-        (b"\1\0\0", "in the middle of a frame"),
+        (b"\1\0\0", "in the middle of a frame's header"),
         (frame(1, b"abc")[:-1], "in the middle of a frame"),
         (b"\4\0\0\0\0\0\0\1x", "malformed"),
         (b"\1\0x\0\0\0\0\1x", "malformed"),

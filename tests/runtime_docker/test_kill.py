@@ -18,6 +18,7 @@ from cli.support import claw, entries, eventually, start
 from runtime_docker import engines
 from runtime_docker.engines import IMAGE, TestEngine
 
+FENCE = ["docker.post-delete", "docker.tombstone", "docker.post-tombstone"]
 COMMAND = "trap '' TERM INT HUP; (setsid sleep 700 &); echo ready; while :; do sleep 600; done"
 
 
@@ -89,6 +90,19 @@ def test_sigkill_at_five_hundred_random_moments_leaves_nothing(
         assert_nothing_is_left(engine, state)
 
 
+@pytest.mark.parametrize("died", ["docker.pre-create", "docker.post-create"])
+@pytest.mark.parametrize("point", ["docker.pre-delete", *FENCE, "docker.removed"])
+def test_a_reaper_that_is_killed_at_any_step_is_followed_by_another(
+    engine: TestEngine, state: Path, died: str, point: str
+) -> None:
+    with launch(engine, plan=f"{died}=kill;{point}=kill") as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    if entries(state):
+        assert reap(state, f"{point}=kill") in {-signal.SIGKILL, 0, 1}
+    assert_nothing_is_left(engine, state)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_the_run_and_leave_nothing(
     engine: TestEngine, state: Path, number: signal.Signals
@@ -107,8 +121,6 @@ def test_signals_end_the_run_and_leave_nothing(
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[TestEngine]:
     """An engine that tests may stop and kill."""
-    if why := engines.missing():
-        pytest.skip(why)
     with engines.private() as engine:
         yield engine
 

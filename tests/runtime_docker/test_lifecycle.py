@@ -305,8 +305,6 @@ def test_several_sessions_at_once(engine: TestEngine) -> None:
 
 
 def test_a_network_is_there_only_when_it_is_asked_for() -> None:
-    if why := engines.missing():
-        pytest.skip(why)
 
     async def work(engine: TestEngine) -> None:
         async with session(engine, network="default") as s:

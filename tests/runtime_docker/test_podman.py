@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +20,12 @@ from claw_core.ledger import Ledger
 from claw_core.model import Instance, Spec
 from claw_runtime_docker.runtime import DockerRuntime
 from cli.support import claw, entries, eventually, start
-from runtime_docker import engines
 from runtime_docker.engines import TestEngine
 from runtime_docker.support import gather, output, processes, run, session, shell
 from runtime_docker.test_commands import DAEMONS
 from runtime_docker.test_lifecycle import OWNER
 
 IMAGE = "claw-test:latest"
-
-
-@pytest.fixture(scope="module")
-def podman() -> Iterator[TestEngine]:
-    """A private Podman."""
-    if why := engines.missing():
-        pytest.skip(why)
-    if shutil.which("podman") is None:
-        pytest.skip("podman is not installed")
-    with engines.private("podman") as engine:
-        yield engine
 
 
 def test_a_session(podman: TestEngine, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import platform
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,11 @@ import pytest
 from claw_core.local.syscalls import ALLOWED, REFUSED
 from claw_core.model import Mount
 from claw_runtime_docker.container import PROFILE
-from runtime_docker import engines
 from runtime_docker.engines import TestEngine
 from runtime_docker.support import run, session, shell
 
 PROGRAM = Path(__file__).with_name("set_ids.c")
 SET_IDS = stat.S_ISUID | stat.S_ISGID
-
-
-@pytest.fixture(scope="module")
-def podman() -> Iterator[TestEngine]:
-    """A private Podman."""
-    if why := engines.missing():
-        pytest.skip(why)
-    with engines.private("podman") as engine:
-        yield engine
 
 
 @pytest.fixture(params=["docker", "podman"])

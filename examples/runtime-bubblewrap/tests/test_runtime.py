@@ -289,6 +289,73 @@ def test_a_directory_that_resists_is_removed(claw: Claw) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_cancelled_command_is_gone_and_the_next_one_works(script: Callable[..., None]) -> None:
+    source = """
+async def check(session):
+    ready = asyncio.Event()
+    async def sink(chunk):
+        ready.set()
+    task = asyncio.create_task(session.run(["sh", "-c", sys.argv[1]], stdout=sink))
+    await asyncio.wait_for(ready.wait(), 20)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    assert not alive(sys.argv[1].split()[-1])
+    await session.run(["sh", "-c", "echo kept > /tmp/file"])
+    assert (await session.run(["grep", "-q", "kept", "/tmp/file"])).code == 0
+"""
+    script(source, DAEMONS.replace("MARK", uuid.uuid4().hex))
+
+
+def test_a_slow_reader_slows_the_command(script: Callable[..., None], tmp_path: Path) -> None:
+    done = tmp_path / "share"
+    done.mkdir()
+    source = f"""
+from pathlib import Path
+async def main():
+    mount = claw_core.Mount(Path({str(done)!r}), "/mnt", writable=True, authorised=True)
+    async with claw_core.Router.open() as router:
+        async with router.session(runtime="bubblewrap", mounts=[mount]) as session:
+            amount, first = 0, asyncio.Event()
+            go = asyncio.Event()
+            async def sink(chunk):
+                nonlocal amount
+                amount += len(chunk)
+                first.set()
+                await go.wait()
+            program = "head -c 20000000 /dev/zero; touch /mnt/written"
+            task = asyncio.create_task(session.run(["sh", "-c", program], stdout=sink))
+            await asyncio.wait_for(first.wait(), 20)
+            await asyncio.wait([task], timeout=0.5)
+            assert not Path({str(done)!r}, "written").exists()
+            go.set()
+            assert (await task).code == 0
+            assert amount == 20000000
+"""
+    script(source)
+    assert (done / "written").exists()
+
+
+def test_a_signal_reaches_the_command(script: Callable[..., None]) -> None:
+    source = """
+async def check(session):
+    ready = asyncio.Event()
+    async def sink(chunk):
+        ready.set()
+    async def control():
+        await ready.wait()
+        yield Signal(15)
+    program = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+    ended = await session.run(["sh", "-c", program], stdout=sink, control=control())
+    assert ended.code == 9, ended
+"""
+    script(source)
+
+
 def test_the_warden_finds_it_wherever_the_next_environment_points(
     environment: Path, claw: Claw, state: Path, tmp_path: Path
 ) -> None:

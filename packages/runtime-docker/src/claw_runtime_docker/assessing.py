@@ -172,11 +172,11 @@ def _notes(engine: Engine, settings: Settings, spec: Spec, info: Mapping[str, An
         )
     if engine.endpoint.scheme == "tcp":
         notes.append(f"everything travels to {engine.endpoint} in the clear, secrets included")
-    security = str(info.get("SecurityOptions"))
-    if "seccomp" not in security or "profile=unconfined" in security:
+    filters = container.filters_calls(info)
+    if not filters or "profile=unconfined" in str(info.get("SecurityOptions")):
         notes.append("the engine filters no system calls: it runs without seccomp")
     if container.filtered(spec, settings) and (
-        "seccomp" not in security or level(info, settings) is Isolation.KERNEL
+        not filters or level(info, settings) is Isolation.KERNEL
     ):
         notes.append("a command may leave a set-user-id file in a writable mount")
     if not info.get("MemoryLimit"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -54,7 +55,7 @@ class Abilities:
             init=bool(info.get("InitBinary")),
             recursive=await engine.speaks(1, 44) and not engine.podman,
             podman=engine.podman,
-            seccomp="seccomp" in str(info.get("SecurityOptions")),
+            seccomp=filters_calls(info),
         )
 
 
@@ -142,6 +143,11 @@ def directory(spec: Spec) -> str:
     if spec.workdir is not None:
         return spec.workdir
     return next((mount.target for mount in spec.mounts if mount.source.is_dir()), WORKSPACE)
+
+
+def filters_calls(info: Mapping[str, Any]) -> bool:
+    """Whether an engine can filter system calls, by what it says of itself."""
+    return "seccomp" in str(info.get("SecurityOptions"))
 
 
 def filtered(spec: Spec, settings: Settings) -> bool:

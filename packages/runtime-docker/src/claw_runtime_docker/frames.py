@@ -57,8 +57,10 @@ async def split(read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[tuple[Cha
         if pieces:
             yield channel, b"".join(pieces)
         rest = buffer[position:]
-    if left or rest:
+    if left:
         raise _broken("ended in the middle of a frame")
+    if rest:
+        raise _broken("ended in the middle of a frame's header")
 
 
 def _header(buffer: bytes, position: int) -> tuple[int, int]:

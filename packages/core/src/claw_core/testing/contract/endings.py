@@ -53,9 +53,7 @@ async def a_command_that_cannot_start_says_why(stage: Stage) -> None:
                 raise Broken(f"the program {program} should give {code}: {done}")
             if not done.exit.reason:
                 raise Broken(f"the program {program} cannot start, and no reason is given: {done}")
-        done = await live.run("echo here")
-        if done.out != b"here\n":
-            raise Broken(f"after a command that could not start: {done}")
+        await _takes_another(live, "a command that could not start")
 
 
 @about("execute")
@@ -65,14 +63,11 @@ async def a_cancelled_command_is_gone(stage: Stage) -> None:
     async with stage.instance(Spec(mounts=heart.mounts)) as live:
         work = await _running(live, heart)
         work.cancel()
-        await _cancelled(work)
-        if isinstance(work.exception() if not work.cancelled() else None, SpentInstance):
+        if await _spent(work):
             return  # teardown follows, and other checks look at that
         if heart.case.mounts and not await heart.stopped():
             raise Broken("processes of a cancelled command go on writing to a mount")
-        done = await live.run("echo here")
-        if done.out != b"here\n":
-            raise Broken(f"after a command that was cancelled: {done}")
+        await _takes_another(live, "a command that was cancelled")
 
 
 @about("execute")
@@ -84,9 +79,7 @@ async def cancelling_twice_changes_nothing(stage: Stage) -> None:
         while not work.done():
             work.cancel()
             await asyncio.wait({work}, timeout=0.001)
-        await _cancelled(work)
-        spent = not work.cancelled() and isinstance(work.exception(), SpentInstance)
-        if not spent and heart.case.mounts and not await heart.stopped():
+        if not await _spent(work) and heart.case.mounts and not await heart.stopped():
             raise Broken("processes of a command that was cancelled often write to a mount")
 
 
@@ -136,15 +129,25 @@ def deadlines(stage: Stage) -> Deadlines:
     return Deadlines(seconds, seconds, seconds, seconds)
 
 
+async def _takes_another(live: Live, before: str) -> None:
+    """See that a command runs after another one.
+
+    Raises:
+        Broken: it does not.
+    """
+    done = await live.run("echo here")
+    if done.out != b"here\n":
+        raise Broken(f"after {before}: {done}")
+
+
 async def _running(live: Live, heart: Heart) -> asyncio.Task[object]:
     """A command that goes on, once it does."""
     ready = asyncio.Event()
 
-    class Ready(Capture):
-        async def __call__(self, data: bytes) -> None:
-            ready.set()
+    async def sink(_: bytes) -> None:
+        ready.set()
 
-    command, io = Command(heart.forever()), IO(None, Ready(), Capture())
+    command, io = Command(heart.forever()), IO(None, sink, Capture())
     work: asyncio.Task[object] = asyncio.create_task(
         live.runtime.execute(live.instance, command, io)
     )
@@ -159,22 +162,23 @@ async def _running(live: Live, heart: Heart) -> asyncio.Task[object]:
     return work
 
 
-async def _cancelled(work: asyncio.Task[object]) -> None:
-    """See how a cancelled call has ended.
+async def _spent(work: asyncio.Task[object]) -> bool:
+    """See how a cancelled call ends, and return whether its instance is spent.
 
     Raises:
         Broken: as if it had not been cancelled.
     """
     await asyncio.wait({work})
     if work.cancelled():
-        return
+        return False
     error = work.exception()
     if error is None:
         raise Broken(f"its cancellation was swallowed: it returned {work.result()}")
-    if not isinstance(error, SpentInstance):
-        if isinstance(error, Broken):
-            raise error
-        raise Broken(f"cancelled, it raised {error!r} instead of the cancellation")
+    if isinstance(error, SpentInstance):
+        return True
+    if isinstance(error, Broken):
+        raise error
+    raise Broken(f"cancelled, it raised {error!r} instead of the cancellation")
 
 
 CHECKS: Final = (
