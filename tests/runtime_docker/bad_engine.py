@@ -21,11 +21,12 @@ def answer(status: int, body: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def serving(
-    directory: Path, answers: Mapping[str, bytes], timeout: float = 5.0
+    directory: Path, answers: Mapping[str, bytes | list[bytes]], timeout: float = 5.0
 ) -> AsyncIterator[Engine]:
     """An engine whose answers are given per request line (a regular expression), as raw bytes.
 
-    After an answer the connection is closed, after `HANG` it is kept open without a word.
+    Of a list, every request takes the first one away, and the last one stays. After an answer the
+    connection is closed, after `HANG` it is kept open without a word.
     """
     path = directory / "bad.sock"
     stopping = asyncio.Event()
@@ -34,6 +35,8 @@ async def serving(
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
             said = next((a for p, a in answers.items() if re.search(p, line)), PING)
+            if isinstance(said, list):
+                said = said.pop(0) if said[1:] else said[0]
             writer.write(said.replace(HANG, b""))
             await writer.drain()
             if HANG in said:

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from claw_runtime_docker import frames
+from claw_runtime_docker import creation, frames
+from claw_runtime_docker.creation import create
 from claw_runtime_docker.endpoint import Endpoint
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import EngineBroken, EngineError, EngineUnavailable
@@ -204,6 +205,26 @@ def test_a_stream_without_an_upgrade_works_as_well(tmp_path: Path) -> None:
                 return b"".join([data async for _, data in frames.split(stream.read)])
 
     assert run(collect()) == b"hello"
+
+
+FORGETFUL = answer(500, b'{"message": "creating container storage: layer not known"}')
+
+
+def test_an_engine_that_loses_sight_of_a_layer_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def make(*said: bytes) -> int:
+        answers = [*said]
+        async with serving(tmp_path, {"containers/create": answers}) as subject:
+            await create(subject, "claw-0-0", {})
+        return len(answers)
+
+    assert run(make(FORGETFUL, FORGETFUL, answer(201, b"{}"), answer(500, b"asked too often"))) == 1
+    with pytest.raises(EngineError, match="in use"):
+        run(make(FORGETFUL, answer(500, b"the name is in use"), answer(201, b"{}")))
+    monkeypatch.setattr(creation, "PATIENCE", 0.1)
+    with pytest.raises(EngineError, match="layer not known"):
+        run(make(FORGETFUL))
 
 
 def test_a_hijack_that_is_refused_or_hangs_is_told(tmp_path: Path) -> None:

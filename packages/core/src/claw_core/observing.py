@@ -58,6 +58,10 @@ class Observers:
         self._manager = observer_manager(observers)
         self._lingering: set[asyncio.Task[BaseException | None]] = set()
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._manager.get_plugins())
+
     @contextlib.asynccontextmanager
     async def around(self, phase: Phase) -> AsyncIterator[None]:
         """Hold every observer around a block; its error is what comes out, if it has one.

@@ -42,7 +42,6 @@ _RESULTS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 ANSWER_TIMEOUT = 10.0
 """Seconds that a backend has to describe itself or to assess a spec."""
-_QUESTIONS: Final = frozenset({"describe", "assess"})
 _log = logging.getLogger("claw")
 
 
@@ -87,7 +86,7 @@ class Relay(Runtime):
     async def describe(self) -> Description:
         """Say what the runtime offers here; a backend that cannot even say so is unavailable."""
         try:
-            return await self._call("describe")  # type: ignore[no-any-return]
+            return await self._ask("describe")  # type: ignore[no-any-return]
         except ClawError as error:
             return Description(available=False, reason=error.message, remedy=error.remedy)
 
@@ -97,7 +96,7 @@ class Relay(Runtime):
         Raises:
             ClawError: the backend failed to answer, or did not within `ANSWER_TIMEOUT`.
         """
-        return await self._call("assess", spec=spec)  # type: ignore[no-any-return]
+        return await self._ask("assess", spec=spec)  # type: ignore[no-any-return]
 
     async def prepare(self, instance: Instance) -> None:
         """Allocate the instance, with the observers around it."""
@@ -147,6 +146,17 @@ class Relay(Runtime):
         assert isinstance(result, str)
         return result
 
+    async def _ask(self, hook: str, **arguments: object) -> Any:
+        """Call a hook that only answers, and has a limited time for it."""
+        limit = asyncio.timeout(ANSWER_TIMEOUT)
+        try:
+            async with limit:
+                return await self._call(hook, **arguments)
+        except (TimeoutError, ClawError) as error:
+            if limit.expired():
+                raise self.silent(hook) from error
+            raise
+
     async def _phase(self, hook: str, instance: Instance, **arguments: object) -> object:
         """Call a hook between its events and inside its observers."""
         started = time.monotonic()
@@ -166,6 +176,8 @@ class Relay(Runtime):
     ) -> object:
         command = arguments.get("command")
         assert command is None or isinstance(command, Command)
+        if not self._observers:
+            return await self._call(hook, instance=instance, **arguments)
         phase = Phase(hook, self.name, instance, command)
         async with self._observers.around(phase):
             started = time.monotonic()
@@ -183,16 +195,12 @@ class Relay(Runtime):
         place = where(self.name, hook, instance)
         if not self.supports(hook):
             raise Unsupported(f"this runtime has no {hook}", **place)
-        limit = asyncio.timeout(ANSWER_TIMEOUT if hook in _QUESTIONS else None)
         try:
-            async with limit:
-                result: Any = await getattr(self._backend.hook, hook)(**arguments)
+            result: Any = await getattr(self._backend.hook, hook)(**arguments)
         except ClawError as error:
             error.at(**place)
             raise
         except (Exception, SystemExit) as error:
-            if limit.expired():
-                raise self.silent(hook) from error
             text = instance.host.redact(text_of(error)) if instance else text_of(error)
             raise RuntimeFault(
                 f"hook {hook} of {self._plugin} failed: {text}",

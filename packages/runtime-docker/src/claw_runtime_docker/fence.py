@@ -14,6 +14,7 @@ from typing import Final
 from claw_core import failpoints
 from claw_core.errors import TeardownFailed
 from claw_runtime_docker.container import tombstone_body
+from claw_runtime_docker.creation import create, taken
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineError
 
@@ -21,9 +22,6 @@ GRACE: Final = 0.05
 """Seconds for which a name is held, for a request that the engine has not read yet."""
 PATIENCE: Final = 45.0
 """Seconds until an attempt gives up; core makes others."""
-
-
-_TAKEN: Final = ("already in use", "is in use", "already exists")
 
 _DELETED = failpoints.declare("docker.post-delete", "no container of its name is seen")
 _FENCED = failpoints.declare("docker.tombstone", "its name is held by a tombstone")
@@ -100,8 +98,7 @@ async def _hold(engine: Engine, name: str, image: str | None) -> bool:
             # Without any image nothing can be created, whatever is under way.
             return True
         try:
-            body = tombstone_body(name, chosen)
-            await engine.call("POST", "/containers/create", {"name": name}, body)
+            await create(engine, name, tombstone_body(name, chosen))
         except EngineError as error:
             if taken(error):
                 return False
@@ -110,11 +107,6 @@ async def _hold(engine: Engine, name: str, image: str | None) -> bool:
             raise
         return True
     raise AssertionError
-
-
-def taken(error: EngineError) -> bool:
-    """Whether an engine means that a name is in use: 409, or one of Podman's 500."""
-    return error.status == CONFLICT or any(text in error.said for text in _TAKEN)
 
 
 async def _any_image(engine: Engine) -> str | None:

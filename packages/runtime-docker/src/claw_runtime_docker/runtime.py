@@ -30,6 +30,7 @@ from claw_runtime_docker import assessing, fence, images
 from claw_runtime_docker.commands import Running
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, Abilities, create_body
+from claw_runtime_docker.creation import create, taken
 from claw_runtime_docker.endpoint import resolve
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
@@ -234,9 +235,9 @@ async def _create(engine: Engine, live: _Live, name: str, body: dict[str, Any]) 
     """Create a container, and note that what is there is known."""
     live.unknown = True
     try:
-        await engine.call("POST", "/containers/create", {"name": name}, body, timeout=120)
+        await create(engine, name, body, timeout=120)
     except EngineError as error:
-        live.unknown = fence.taken(error)
+        live.unknown = taken(error)
         raise
     live.unknown = False
 

@@ -104,10 +104,8 @@ class Timeline:
                 turn = heapq.heappop(due)[2]
             else:
                 return not due
-            if turn.callback is None:
-                continue
             loop = turn.loop
-            if loop is not None and loop.dead:
+            if turn.callback is None or (loop is not None and loop.dead):
                 continue
             if turn.time > self.now:
                 self.now = turn.time
@@ -147,9 +145,8 @@ class Timeline:
                 turn.context.run(turn.callback, *turn.arguments)
         except Killed:
             pass
-        finally:
-            if loop is not None:
-                loop.busy = False
+        if loop is not None:
+            loop.busy = False
 
     def enter(self, loop: Loop | None) -> None:
         """Switch to another process, or to none."""
