@@ -25,6 +25,7 @@ from claw_core.testing.machine import Machine, Trap
 from claw_core.testing.schedule import EXHAUSTIVE, Event, Schedule
 from claw_core.testing.simulation import Broken, Simulation, explore, run, search
 from claw_core.testing.world import Mode, World
+from claw_core.waiter import Demand
 from kills.harness import tell
 
 PARTS = 8
@@ -209,7 +210,7 @@ async def _quiet(self: session.Session, error: BaseException | None) -> None:
             await persist(self._teardown(self._lease))
 
 
-def _nothing(*arguments: object) -> None:
+def _nothing(*arguments: object, **named: object) -> None:
     """Do nothing in place of what matters."""
 
 
@@ -224,6 +225,9 @@ BUGS: dict[str, tuple[str, int, object, str, Callable[..., Any]]] = {
     "failures kept quiet": ("S4", 0, session.Session, "_end", _quiet),
     "a warden that does nothing at its owner's death": (
         "L1", 0, SimulatedWarden, "hand_over", _nothing
+    ),
+    "nothing that failed is tried again while its owner lives": (
+        "L1", 413_778, Demand, "ended", _nothing
     ),
     "no reap for what is in limbo": ("L1", EXHAUSTIVE, SimulatedWarden, "request_reap", _nothing),
 }  # fmt: skip

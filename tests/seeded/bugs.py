@@ -188,6 +188,13 @@ BUGS: Final = (
         "core/test_warden.py::test_a_killed_owners_instances_are_reaped",
     ),
     Bug(
+        "what failed is not tried again while the owner lives",
+        f"{CORE}/waiter.py",
+        "            self.due = min(self.due, now + self._pause)\n",
+        "",
+        "core/test_warden.py::test_a_reaper_that_dies_is_replaced_while_the_owner_lives",
+    ),
+    Bug(
         "a fork keeps the warden's lifeline",
         f"{CORE}/warden.py",
         "lifeline.pipe()",

@@ -30,6 +30,34 @@ REAPER_LIMIT = 300.0
 READY = b"+"
 
 
+class Demand:
+    """When an owner that lives needs a reaper: as it asks for one, and again after one that failed.
+
+    An owner can live for long, so what goes on failing is tried again more and more rarely.
+    """
+
+    def __init__(self) -> None:
+        self.due = math.inf
+        """The time at which a reaper shall start."""
+        self._pause = FIRST_PAUSE
+
+    def ask(self) -> None:
+        """Let one start as soon as none is running."""
+        self.due = -math.inf
+
+    def started(self) -> None:
+        """One has started; what is asked for from now on it may not have seen."""
+        self.due = math.inf
+
+    def ended(self, *, failed: bool, now: float) -> None:
+        """One has ended."""
+        if failed:
+            self.due = min(self.due, now + self._pause)
+            self._pause = min(LAST_PAUSE, 2 * self._pause)
+        else:
+            self._pause = FIRST_PAUSE
+
+
 class Waiter:
     """One owner's waiter; at most one reaper runs at a time."""
 
@@ -63,13 +91,10 @@ class Waiter:
         return status
 
     def wait_for_owner(self) -> bool:
-        """Serve the owner; return whether it died, instead of saying good-bye.
-
-        An owner can live for long, so a reap that failed is tried again, more and more rarely.
-        """
-        wanted, pause, again = False, FIRST_PAUSE, math.inf
+        """Serve the owner; return whether it died, instead of saying good-bye."""
+        demand = Demand()
         while True:
-            wait = 0.05 if self.reaper is not None else max(0.0, again - time.monotonic())
+            wait = 0.05 if self.reaper is not None else max(0.0, demand.due - time.monotonic())
             readable, _, _ = select.select([0], [], [], None if wait == math.inf else wait)
             if readable:
                 commands = os.read(0, 4096)
@@ -77,12 +102,11 @@ class Waiter:
                     return True
                 if b"q" in commands:
                     return False
-                wanted = True
+                demand.ask()
             if self.reaper is not None and (status := self.finished()) is not None:
-                again = time.monotonic() + pause if status else math.inf
-                pause = min(LAST_PAUSE, 2 * pause) if status else FIRST_PAUSE
-            if self.reaper is None and (wanted or time.monotonic() >= again):
-                wanted, again = False, math.inf
+                demand.ended(failed=status != 0, now=time.monotonic())
+            if self.reaper is None and time.monotonic() >= demand.due:
+                demand.started()
                 self.spawn()
 
     def only_one(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from claw_core.tasks import in_thread, persist
 from claw_core.testing.backend import Model
 from claw_core.testing.machine import Process
 from claw_core.testing.world import SETTLE, STATE, World
-from claw_core.waiter import BRIEF_PATIENCE, FIRST_PAUSE, LAST_PAUSE, PATIENCE
+from claw_core.waiter import BRIEF_PATIENCE, PATIENCE, Demand
 from claw_core.warden import Warden
 
 RUNTIME: Final = "model"
@@ -233,7 +234,11 @@ class SimulatedRouter(Router):
 
 
 class SimulatedWarden(Warden):
-    """A warden whose waiter is a process of the world and does what `waiter.py` does."""
+    """A warden whose waiter is a process of the world.
+
+    It decides as `waiter.py` does when a reaper is due (`Demand`); how that one waits, which is by
+    blocking calls, is stood in for.
+    """
 
     def __init__(self, cast: Cast, owner: Process) -> None:
         super().__init__(STATE, 5.0)
@@ -261,24 +266,26 @@ class SimulatedWarden(Warden):
         self.commands.put_nowait("q")
 
     async def _wait(self) -> None:
-        reaper: Process | None = None
-        wanted, pause = False, FIRST_PAUSE
-        again: asyncio.TimerHandle | None = None
+        demand, reaper = Demand(), None
+        alarm: asyncio.TimerHandle | None = None
         while (command := await self.commands.get()) != "eof":
             if command == "q":
                 return
-            if command == "reaped" and reaper is not None:
-                failed = reaper.status != 0
-                if failed:
-                    again = self.waiter.call_later(pause, self.commands.put_nowait, "r")
-                pause = min(LAST_PAUSE, 2 * pause) if failed else FIRST_PAUSE
-            wanted = wanted or command == "r"
-            if wanted and (reaper is None or reaper.dead):
-                wanted = False
-                if again is not None:
-                    again.cancel()
+            now = self.waiter.time()
+            if command == "r":
+                demand.ask()
+            elif command == "reaped" and reaper is not None:
+                demand.ended(failed=reaper.status != 0, now=now)
+            if reaper is not None and not reaper.dead:
+                continue
+            if alarm is not None:
+                alarm.cancel()
+            if now >= demand.due:
+                demand.started()
                 reaper = self._reaper()
                 reaper.at_end.append(lambda: self.commands.put_nowait("reaped"))
+            elif demand.due < math.inf:
+                alarm = self.waiter.call_at(demand.due, self.commands.put_nowait, "due")
         await self._try()
 
     async def _try(self) -> None:
