@@ -15,7 +15,7 @@ from claw_core import failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
 from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
-from core import test_reaper
+from core import test_reaper, test_slots
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
@@ -52,7 +52,7 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | MODEL
+    killed = LOCAL | FROZEN | DOCKER | MODEL | {*test_slots.POINTS}
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 

@@ -42,12 +42,15 @@ class Host:
         runtime: name of the runtime, for events.
         secrets: values of the secrets that the spec names.
         listener: gets progress events.
+        claimed: descriptors of what the instance claims of scarce things. The process that is the
+            instance inherits them, so that the claim stands for as long as it lives.
     """
 
     _lease: Lease
     runtime: str
     _secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     _listener: events.Listener = events.ignore
+    claimed: tuple[int, ...] = ()
     _redactor: Redactor = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
