@@ -1,0 +1,81 @@
+"""`tart clone`: copies a machine to a name, whatever has that name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+
+from simulators.tart import disk, errors, locks
+from simulators.tart.arguments import FLAG, VALUE, parse
+from simulators.tart.errors import Usage
+from simulators.tart.library import Library, is_remote
+from simulators.tart.machine import CONTENT, STATE, Machine, random_mac
+from simulators.tart.settings import Settings
+
+OPTIONS = {"--insecure": FLAG, "--concurrency": VALUE, "--prune-limit": VALUE}
+
+
+def clone(settings: Settings, argv: list[str]) -> int:
+    options = dict(OPTIONS)
+    if settings.version > (2, 35):
+        options["--stacked"] = FLAG
+    arguments = parse(argv, options, ["source-name", "new-name"])
+    source_name, name = arguments.names
+    if is_remote(name):
+        raise Usage("<new-name> should be a local name")
+    library = Library(settings.home)
+    if is_remote(source_name):
+        pull(settings, library, source_name)
+    source = library.find(source_name)
+    draft, held = library.draft()
+    with locks.directory(settings.home):
+        copy(library, source, draft, seconds=settings["t_clone"])
+        library.publish(draft, name)
+    os.close(held)
+    return 0
+
+
+def copy(library: Library, source: Machine, draft: Machine, *, seconds: float) -> None:
+    """Copy all that makes a machine; a MAC that a local machine has is not used twice.
+
+    Args:
+        seconds: how long a copy takes where the file system has no clones.
+    """
+    config = source.config()
+    taken = any(
+        other.config()["macAddress"] == config["macAddress"] for other in library.machines()
+    )
+    if taken and not source.suspended():
+        config["macAddress"] = random_mac()
+    time.sleep(seconds)
+    try:
+        size = source.disk_bytes()
+        draft.write(config)
+        shutil.copy(source.file("nvram.bin"), draft.file("nvram.bin"))
+        disk.copy(source.file(CONTENT), draft.file(CONTENT))
+        if source.suspended():
+            shutil.copy(source.file(STATE), draft.file(STATE))
+        draft.resize(size)
+    except FileNotFoundError as error:
+        raise errors.no_file(os.path.basename(str(error.filename))) from None
+
+
+def pull(settings: Settings, library: Library, name: str) -> None:
+    """Bring an image of the registry into the cache, unless it is there."""
+    target = library.image(name)
+    if target.exists():
+        return
+    made = settings.images.get(name)
+    if made is None:
+        raise errors.Failure(
+            "unexpected HTTP status code 404 when fetching a manifest", prefix=True
+        )
+    print("pulling manifest...")
+    print("pulling disk (16.0 GB compressed)...")
+    print("0%", "100%", sep="\n")
+    print("pulling NVRAM...", flush=True)
+    os.makedirs(os.path.dirname(target.path), exist_ok=True)
+    sys.stdout.flush()
+    disk.copy(made, target.path)

@@ -1,0 +1,140 @@
+"""The first process of a guest: it reaps, answers port 22, and talks to its machine."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+MACHINE = "/run/machine"
+REQUESTS = f"{MACHINE}/requests"
+SSHD = ("/usr/sbin/sshd", "-i", "-f", "/etc/ssh/sshd_config", "-E", "/run/sshd.log")
+ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+
+
+class Init:
+    """Serves until its machine lets go of the channel.
+
+    The settings: `address` and `port` of the SSH server, `ssh` and `agent` (seconds until each is
+    there, or None for never), and `faults` of SSH by kind.
+    """
+
+    def __init__(self, system: str, channel: socket.socket, settings: dict[str, Any]) -> None:
+        self.system = system
+        self.channel = channel
+        self.settings = settings
+        self.faults: dict[str, dict[str, Any]] = settings["faults"]
+        self.began = time.monotonic()
+        self.connections = 0
+        self.listener: socket.socket | None = None
+        self.hung: list[socket.socket] = []
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+        os.makedirs("/run/sshd", 0o755)
+        os.mkdir(MACHINE)
+        os.chmod(MACHINE, 0o1777)
+        os.mkfifo(REQUESTS)
+        os.chmod(REQUESTS, 0o622)
+        requests = os.open(REQUESTS, os.O_RDWR | os.O_CLOEXEC)
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        poll.register(requests, select.POLLIN)
+        self.channel.send(b"booted")
+        while True:
+            if self.listener is None and self._ssh_due() <= 0:
+                self.listener = self._listen()
+                poll.register(self.listener, select.POLLIN)
+            due = None if self.listener else self._ssh_due()
+            wait = None if due is None or due == float("inf") else max(1, due * 1000)
+            ready = {descriptor for descriptor, _ in poll.poll(wait)}
+            if self.channel.fileno() in ready and not self._message():
+                return
+            if requests in ready:
+                for line in os.read(requests, 4096).decode().splitlines():
+                    self._request(*line.split())
+            if self.listener is not None and self.listener.fileno() in ready:
+                self._accept(self.listener)
+
+    def _ssh_due(self) -> float:
+        """Seconds until the SSH server is there."""
+        delay = self.settings["ssh"]
+        return float("inf") if delay is None else self.began + delay - time.monotonic()
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((self.settings["address"], self.settings["port"]))
+        listener.listen(128)
+        return listener
+
+    def _message(self) -> bool:
+        """Take a message of the machine; False when it has gone."""
+        return bool(self.channel.recv(64))
+
+    def _request(self, what: str, reply: str) -> None:
+        """Pass on what a command of the guest asks for, and let it go on when that is done."""
+        self.channel.send(what.encode())
+        answer = self.channel.recv(64)
+        if not answer:
+            os._exit(0)
+        if os.fork() == 0:  # to open a pipe waits for its other end
+            with open(reply, "w", encoding="utf-8") as pipe:
+                print(answer.decode(), file=pipe)
+            os._exit(0)
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        self.connections += 1
+        uptime = time.monotonic() - self.began
+
+        def now(kind: str) -> bool:
+            fault = self.faults.get(kind)
+            return fault is not None and uptime < fault.get("seconds", float("inf"))
+
+        if now("hang"):
+            self.hung.append(connection)
+            return
+        if now("reset"):
+            option = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+            connection.close()
+            return
+        extra = ["-o", "DenyUsers=admin"] if now("denied") else []
+        if "host_key" in self.faults and self.connections % 2 == 0:
+            extra += ["-h", f"{MACHINE}/other_key"]
+        if os.fork() == 0:
+            self._session(connection, extra)
+        connection.close()
+
+    def _session(self, connection: socket.socket, extra: list[str]) -> NoReturn:
+        """Become the SSH server of one connection, which is how macOS starts it."""
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            if self.system == "darwin" and not self._has_keys():
+                self._run("ssh-keygen", "-A")
+            if "-h" in extra and not os.path.exists(extra[-1]):
+                self._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", extra[-1])
+            for target in (0, 1):
+                os.dup2(connection.fileno(), target)
+            os.execve(SSHD[0], [*SSHD, *extra], ENVIRONMENT)
+        except OSError as error:
+            print(error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
+    @staticmethod
+    def _has_keys() -> bool:
+        return any(name.startswith("ssh_host_") for name in os.listdir("/etc/ssh"))
+
+    @staticmethod
+    def _run(*argv: str) -> None:
+        os.waitpid(os.posix_spawnp(argv[0], argv, ENVIRONMENT), 0)

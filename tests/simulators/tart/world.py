@@ -1,0 +1,301 @@
+"""A world for tests: a host with the simulated `tart`, its machines, and all their processes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from simulators.tart import disk, leases
+from simulators.tart.library import Library
+from simulators.tart.machine import CONTENT, GIGABYTE, Machine, random_mac
+
+HERE = Path(__file__).parent
+TOOLS = ("sshd", "ssh-keygen", "sudo", "cp", "mount", "unshare")
+
+
+@cache
+def missing() -> str | None:
+    """Why there can be no simulated guest here, or None."""
+    if os.geteuid() != 0:
+        return "simulated guests take root"
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    if absent := [tool for tool in TOOLS if shutil.which(tool, path=path) is None]:
+        return f"not installed: {', '.join(absent)}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.64.0.1", 22))
+        except OSError as error:
+            return f"port 22 of 127.64.0.1 is taken: {error}"
+    with tempfile.TemporaryDirectory(prefix="tart-", dir="/var/tmp") as directory:
+        for name in ("upper", "work", "root"):
+            (Path(directory) / name).mkdir()
+        options = "lowerdir=/,upperdir=upper,workdir=work,index=off"
+        mount = ("mount", "-t", "overlay", "overlay", "-o", options, "root")
+        tried = subprocess.run(
+            ["unshare", "-mpui", "--fork", *mount], cwd=directory, capture_output=True, check=False
+        )
+        if tried.returncode:
+            return f"no namespace with an overlay: {tried.stderr.decode().strip()}"
+    return None
+
+
+class Simulator:
+    """A host of its own, as a context; at its end everything of it ends and goes.
+
+    Attributes:
+        home: what `TART_HOME` is.
+        bin: the directory with `tart`, to be put in front of `PATH`.
+        environment: a whole environment for a subprocess that uses this world.
+    """
+
+    def __init__(self, **knobs: Any) -> None:
+        # Short, for the path of a socket has at most 103 bytes on a Mac.
+        self.directory = Path(tempfile.mkdtemp(prefix="tart-", dir="/var/tmp"))
+        self.directory.chmod(0o755)
+        self.home, self.host, self.bin = (self.directory / name for name in ("t", "host", "bin"))
+        self.config = self.directory / "config.json"
+        self.leases = self.host / "dhcpd" / "leases"
+        for path in (self.home, self.bin, self.leases.parent):
+            path.mkdir(parents=True)
+        for name in ("faults", "guests", "macos"):
+            (self.host / name).mkdir()
+        self._knobs: dict[str, Any] = {}
+        self._faults: list[dict[str, Any]] = []
+        self._images: dict[str, str] = {}
+        tart = self.bin / "tart"
+        tart.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "tart"} "$@"\n')
+        tart.chmod(0o755)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "TART_HOME": str(self.home),
+            "FAKE_TART_CONFIG": str(self.config),
+        }
+        self.knobs(**knobs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    # What the world is like.
+
+    def knobs(self, **values: Any) -> None:
+        """Set knobs for all later calls; README.md has a table of them."""
+        self._knobs |= values
+        self._write()
+
+    def fault(
+        self,
+        verb: str,
+        kind: str,
+        *,
+        vm: str = "*",
+        after: int = 0,
+        times: int | None = 1,
+        **more: Any,
+    ) -> None:
+        """Have calls of a verb fail; README.md has a table of the kinds.
+
+        Args:
+            vm: only calls for machines whose name matches this pattern count.
+            after: how many such calls are let through first.
+            times: how many are hit then; None for all.
+            more: what this kind needs, as `seconds=2`.
+        """
+        fault = {"verb": verb, "kind": kind, "vm": vm, "after": after, "times": times, **more}
+        self._faults.append({"id": f"{len(self._faults)}", **fault})
+        self._write()
+
+    def heal(self) -> None:
+        """Forget all faults; what they have done to processes that live stays."""
+        for fault in self._faults:
+            fault["times"] = 0
+        self._write()
+
+    def _write(self) -> None:
+        data = {
+            "host": str(self.host),
+            "leases": str(self.leases),
+            "journal": str(self.host / "journal"),
+            "knobs": self._knobs,
+            "faults": self._faults,
+            "images": self._images,
+        }
+        new = self.config.with_suffix(".new")
+        new.write_text(json.dumps(data))
+        new.rename(self.config)
+
+    def base(self, name: str = "base", system: str = "darwin", gigabytes: int = 50) -> Path:
+        """Make a machine as an installed base image is, and return the root of its disk."""
+        machine = Library(str(self.home)).at(name)
+        self._make(machine, system, gigabytes)
+        return Path(machine.file(CONTENT))
+
+    def image(self, name: str, system: str = "darwin", gigabytes: int = 50) -> Path:
+        """Make an image of a registry, for instance `ghcr.io/example/base:latest`."""
+        machine = Machine(str(self.host / "images" / secrets.token_hex(4)))
+        self._images[name] = machine.path
+        self._make(machine, system, gigabytes)
+        self._write()
+        return Path(machine.file(CONTENT))
+
+    @staticmethod
+    def _make(machine: Machine, system: str, gigabytes: int) -> None:
+        os.makedirs(machine.path)
+        config = {
+            "version": 1,
+            "os": system,
+            "arch": "arm64",
+            "cpuCountMin": 4 if system == "darwin" else 1,
+            "cpuCount": 4,
+            "memorySizeMin": 4 * 1024**3 if system == "darwin" else 512 * 1024**2,
+            "memorySize": 8 * 1024**3,
+            "macAddress": random_mac(),
+            "display": {"width": 1024, "height": 768},
+            "diskFormat": "raw",
+        }
+        if system == "darwin":
+            for key in ("ecid", "hardwareModel"):
+                config[key] = base64.b64encode(random.randbytes(60)).decode()
+        machine.write(config)
+        Path(machine.file("nvram.bin")).write_bytes(bytes(4096))
+        disk.make(machine.file(CONTENT), system)
+        machine.resize(gigabytes * GIGABYTE)
+
+    # What happens in it.
+
+    def tart(
+        self, *argv: str, timeout: float = 30, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Call `tart` and wait for its end."""
+        return subprocess.run(
+            [self.bin / "tart", *argv],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
+        )
+
+    def run(self, name: str, *options: str) -> subprocess.Popen[str]:
+        """Start `tart run` in a session of its own; its output is a pipe."""
+        return subprocess.Popen(
+            [self.bin / "tart", "run", name, "--no-graphics", *options],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def vms(self) -> set[str]:
+        """Every entry of the directory of machines, half of one included."""
+        folder = self.home / "vms"
+        return set(os.listdir(folder)) if folder.exists() else set()
+
+    def disk(self, name: str) -> Path:
+        """The root of what is on a machine's disk; a guest writes there when it syncs."""
+        return Path(Library(str(self.home)).at(name).file(CONTENT))
+
+    def running(self) -> dict[str, int]:
+        """The machines whose lock is held, and by which process."""
+        machines = Library(str(self.home)).machines()
+        return {machine.name: pid for machine in machines if (pid := machine.runner())}
+
+    def address(self, name: str, timeout: float = 10) -> str:
+        """The address of a machine's newest lease, as soon as its SSH server answers."""
+        mac = Library(str(self.home)).at(name).config()["macAddress"]
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if address := leases.resolve(str(self.leases), mac):
+                try:
+                    socket.create_connection((address, self._knobs.get("port", 22)), 1).close()
+                except OSError:
+                    pass
+                else:
+                    return address
+            time.sleep(0.01)
+        raise TimeoutError(f"{name} has no SSH server")
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Every call so far: its beginning, with `exit` and `ended` once it is over."""
+        path = self.host / "journal"
+        calls: dict[str, dict[str, Any]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            entry = json.loads(line)
+            if entry["event"] == "begin":
+                calls[entry["call"]] = entry
+            elif entry["event"] == "end":
+                calls[entry["call"]] |= {"exit": entry["exit"], "ended": entry["time"]}
+            else:
+                calls[entry["call"]].setdefault("notes", []).append(entry)
+        return list(calls.values())
+
+    def calls(self, verb: str) -> list[list[str]]:
+        """The arguments of every call of a verb."""
+        return [call["argv"][1:] for call in self.journal() if call["argv"][:1] == [verb]]
+
+    def processes(self) -> dict[int, str]:
+        """Every process of this world that is alive, guests included, by pid: its command line."""
+        own = os.stat("/proc/self/ns/pid").st_ino
+        tart = f"{HERE / 'tart'}\0".encode()
+        mark = f"FAKE_TART_CONFIG={self.config}\0".encode()
+        spaces: dict[int, int] = {}
+        found: dict[int, str] = {}
+        guests: set[int] = set()
+        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                spaces[pid] = os.stat(f"/proc/{pid}/ns/pid").st_ino
+                if tart in command and mark in Path(f"/proc/{pid}/environ").read_bytes():
+                    found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+                    guests |= {spaces[pid]} - {own}
+                elif spaces[pid] != own and command:
+                    found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue  # it has just ended, or is a zombie
+        return {
+            pid: command
+            for pid, command in found.items()
+            if spaces[pid] == own or spaces[pid] in guests
+        }
+
+    def power_off(self) -> None:
+        """Kill every process of this world at once; the files stay as they are."""
+        deadline = time.monotonic() + 10
+        while pids := self.processes():
+            assert time.monotonic() < deadline, pids
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.power_off()
+        shutil.rmtree(self.directory)
