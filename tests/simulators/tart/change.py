@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 
+from simulators.tart import faults
 from simulators.tart.arguments import FLAG, VALUE, parse
 from simulators.tart.errors import Failure, Usage
 from simulators.tart.library import Library, is_remote
@@ -23,6 +24,7 @@ def set_machine(settings: Settings, argv: list[str]) -> int:
     arguments = parse(argv, OPTIONS, ["name"])
     cpu, memory = arguments.number("--cpu", 0), arguments.number("--memory", 0)
     size = arguments.number("--disk-size", 0)
+    faults.strike(settings, "set", arguments.names[0])
     library = Library(settings.home)
     library.collect(noise=settings["garbage_noise"])
     machine = library.find(arguments.names[0])
@@ -63,6 +65,7 @@ def _at_least(value: int, minimum: int, what: str) -> None:
 
 def rename(settings: Settings, argv: list[str]) -> int:
     old, new = parse(argv, {}, ["name", "new-name"]).names
+    faults.strike(settings, "rename", old)
     if is_remote(new):
         raise Usage("<new-name> should be a local name")
     library = Library(settings.home)

@@ -22,6 +22,7 @@ VERBS = {
     "suspend": ("stop", "suspend"),
     "delete": ("delete", "delete"),
     "rename": ("change", "rename"),
+    "exec": ("exec", "exec_command"),
 }
 """The module and the function of every verb; a module is loaded when its verb is called."""
 
@@ -33,7 +34,8 @@ HELP = (
 def main(argv: list[str]) -> NoReturn:
     """Do what a command line says, and exit."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if argv[:1] == ["run"] else signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if argv[:1] != ["run"]:  # which finds its own way of dying
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     settings = load()
     journal = Journal(settings.journal)
     journal.begin(argv)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from simulators.tart import disk, errors, locks
+from simulators.tart import disk, errors, faults, locks
 from simulators.tart.arguments import FLAG, VALUE, parse
 from simulators.tart.errors import Usage
 from simulators.tart.library import Library, is_remote
@@ -29,10 +29,18 @@ def clone(settings: Settings, argv: list[str]) -> int:
     if is_remote(source_name):
         pull(settings, library, source_name)
     source = library.find(source_name)
+    hit = faults.strike(settings, "clone", name)
     draft, held = library.draft()
     with locks.directory(settings.home):
+        if stuck := hit.get("hang with lock"):
+            time.sleep(stuck.get("seconds", 1e6))
+        faults.fail(hit, "clone")
         copy(library, source, draft, seconds=settings["t_clone"])
+        if "killed before" in hit:
+            faults.die()
         library.publish(draft, name)
+        if "killed after" in hit:
+            faults.die()
     os.close(held)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from simulators.tart import errors, locks
+from simulators.tart import errors, faults, locks
 from simulators.tart.arguments import parse
 from simulators.tart.errors import Failure
 from simulators.tart.library import Library
@@ -18,9 +18,16 @@ def delete(settings: Settings, argv: list[str]) -> int:
     library.collect(noise=settings["garbage_noise"])
     for name in names:
         machine = library.find(name)
+        hit = faults.strike(settings, "delete", name)
+        if "is running" in hit:
+            raise running(settings, name)
         held = locks.take(machine.file("config.json"))
         if held is None:
             raise running(settings, name)
+        if "half" in hit:
+            os.unlink(machine.file("config.json"))
+            os.unlink(machine.file("nvram.bin"))
+            raise errors.no_file("nvram.bin")
         shutil.rmtree(machine.path)
         os.close(held)
     return 0

@@ -15,7 +15,20 @@ ACCOUNTS = {
     "darwin": ("admin", 501, 20, "/Users/admin", "/bin/zsh"),
     "linux": ("admin", 1000, 1000, "/home/admin", "/bin/bash"),
 }
-GROUPS = "root:0: daemon:1: tty:5: staff:20: sudo:27: utmp:43: admin:80:admin admins:1000: nogroup:65534:"
+IDENTITIES = {501: [20, 80], 1000: [1000, 27]}
+"""The groups of a user by its number."""
+
+GROUPS = {
+    "root:0": "",
+    "daemon:1": "",
+    "tty:5": "",
+    "staff:20": "",
+    "sudo:27": "",
+    "utmp:43": "",
+    "admin:80": "admin",
+    "admins:1000": "",
+    "nogroup:65534": "",
+}
 
 SSHD = """\
 UsePAM no
@@ -90,8 +103,8 @@ def make(path: str, system: str) -> None:
     _write(
         path, "etc/shadow", f"root:*:1::::::\nsshd:*:1::::::\n{user}:{PASSWORD}:1::::::\n", 0o600
     )
-    groups = (group.split(":") for group in GROUPS.split())
-    _write(path, "etc/group", "".join(f"{name}:x:{gid}:{who}\n" for name, gid, who in groups))
+    groups = (group.replace(":", ":x:") + f":{who}\n" for group, who in GROUPS.items())
+    _write(path, "etc/group", "".join(groups))
     _write(path, "etc/hostname", "admins-Virtual-Machine\n")
     _write(path, "etc/hosts", "127.0.0.1 localhost admins-Virtual-Machine\n")
     _write(path, "etc/sudoers", SUDOERS, 0o440)

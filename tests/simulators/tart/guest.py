@@ -87,6 +87,7 @@ class Guest:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             os.setsid()
             nothing = os.open("/dev/null", os.O_RDONLY)
             for source, target in ((nothing, 0), (log, 1), (log, 2)):

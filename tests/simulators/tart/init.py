@@ -9,7 +9,10 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from typing import Any, NoReturn
+
+from simulators.tart.agent import Agent
 
 MACHINE = "/run/machine"
 REQUESTS = f"{MACHINE}/requests"
@@ -33,6 +36,7 @@ class Init:
         self.connections = 0
         self.listener: socket.socket | None = None
         self.hung: list[socket.socket] = []
+        self.waiting: list[str] = []
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -64,6 +68,8 @@ class Init:
     def _ssh_due(self) -> float:
         """Seconds until the SSH server is there."""
         delay = self.settings["ssh"]
+        if delay is not None and (refused := self.faults.get("refused")):
+            delay = refused.get("seconds", float("inf"))
         return float("inf") if delay is None else self.began + delay - time.monotonic()
 
     def _listen(self) -> socket.socket:
@@ -74,19 +80,47 @@ class Init:
         return listener
 
     def _message(self) -> bool:
-        """Take a message of the machine; False when it has gone."""
-        return bool(self.channel.recv(64))
+        """Take a message of the machine; False when that has gone."""
+        message, descriptors, _, _ = socket.recv_fds(self.channel, 64, 1)
+        if message == b"connect":
+            with socket.socket(fileno=descriptors[0]) as connection:
+                self._agent(connection)
+        elif message:
+            self._reply(self.waiting.pop(0), message)
+        return bool(message)
 
     def _request(self, what: str, reply: str) -> None:
-        """Pass on what a command of the guest asks for, and let it go on when that is done."""
+        """Pass on what a command of the guest asks for."""
+        self.waiting.append(reply)
         self.channel.send(what.encode())
-        answer = self.channel.recv(64)
-        if not answer:
-            os._exit(0)
-        if os.fork() == 0:  # to open a pipe waits for its other end
-            with open(reply, "w", encoding="utf-8") as pipe:
-                print(answer.decode(), file=pipe)
-            os._exit(0)
+
+    def _reply(self, path: str, message: bytes) -> None:
+        """Let the command go on; to open a pipe waits for its other end."""
+        if self._child():
+            return
+        with open(path, "w", encoding="utf-8") as pipe:
+            print(message.decode(), file=pipe)
+        os._exit(0)
+
+    def _child(self) -> bool:
+        """Fork; the child has no part in the talk with the machine."""
+        if os.fork():
+            return True
+        self.channel.close()
+        return False
+
+    def _agent(self, connection: socket.socket) -> None:
+        """Serve a caller of the agent, if that is there."""
+        delay = self.settings["agent"]
+        if delay is None or time.monotonic() < self.began + delay or self._child():
+            return
+        try:
+            dialect, address = self.settings["dialect"], self.settings["address"]
+            Agent(connection, self.system, dialect, address).serve()
+        except BaseException:  # noqa: BLE001 # the fork must never return to its caller
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -94,6 +128,7 @@ class Init:
         uptime = time.monotonic() - self.began
 
         def now(kind: str) -> bool:
+            """Whether a fault is on, which may end at some uptime."""
             fault = self.faults.get(kind)
             return fault is not None and uptime < fault.get("seconds", float("inf"))
 
@@ -106,9 +141,9 @@ class Init:
             connection.close()
             return
         extra = ["-o", "DenyUsers=admin"] if now("denied") else []
-        if "host_key" in self.faults and self.connections % 2 == 0:
+        if "host key" in self.faults and self.connections % 2 == 0:
             extra += ["-h", f"{MACHINE}/other_key"]
-        if os.fork() == 0:
+        if not self._child():
             self._session(connection, extra)
         connection.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simulators.tart import foundation
+from simulators.tart import faults, foundation
 from simulators.tart.arguments import FLAG, VALUE, parse
 from simulators.tart.errors import Usage
 from simulators.tart.library import Library
@@ -26,6 +26,8 @@ def list_machines(settings: Settings, argv: list[str]) -> int:
     if source not in {"", "local", "oci"}:
         raise Usage(f"The value '{source}' is invalid for '--source <source>'")
     form = _format(arguments.value("--format", "text"))
+    hit = faults.strike(settings, "list")
+    faults.fail(hit, "list")
     library = Library(settings.home)
     library.collect(noise=settings["garbage_noise"])
     rows = []
@@ -38,7 +40,9 @@ def list_machines(settings: Settings, argv: list[str]) -> int:
         for row in rows:
             print(row["Name"])
     elif form == "json":
-        print(foundation.pretty(rows))
+        text = foundation.pretty(rows)
+        text = text[: len(text) // 2] if "truncated" in hit else text
+        print("Segmentation fault" if "invalid" in hit else text)
     else:
         print(_table(rows))
     return 0
@@ -81,6 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def get(settings: Settings, argv: list[str]) -> int:
     arguments = parse(argv, {"--format": VALUE}, ["name"])
     form = _format(arguments.value("--format", "text"))
+    faults.strike(settings, "get", arguments.names[0])
     library = Library(settings.home)
     library.collect(noise=settings["garbage_noise"])
     machine = library.find(arguments.names[0])

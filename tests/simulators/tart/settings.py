@@ -14,6 +14,8 @@ KNOBS: dict[str, Any] = {
     "delete_running": 1,
     "macos_limit": 2,
     "port": 22,
+    "dies_unread": True,
+    "exec_patience": 10.0,
     "lease_seconds": 86400,
     "t_clone": 0.0,
     "t_start": 0.0,

@@ -7,16 +7,18 @@ import os
 import signal
 import time
 
-from simulators.tart import errors
+from simulators.tart import errors, faults
 from simulators.tart.arguments import VALUE, parse
 from simulators.tart.library import Library
 from simulators.tart.machine import STATE
 from simulators.tart.settings import Settings
+from simulators.tart.zombie import real
 
 
 def stop(settings: Settings, argv: list[str]) -> int:
     arguments = parse(argv, {"-t": "--timeout", "--timeout": VALUE}, ["name"])
     timeout = arguments.number("--timeout", 30)
+    hit = faults.strike(settings, "stop", arguments.names[0])
     library = Library(settings.home)
     library.collect(noise=settings["garbage_noise"])
     machine = library.find(arguments.names[0])
@@ -27,18 +29,21 @@ def stop(settings: Settings, argv: list[str]) -> int:
         os.unlink(machine.file(STATE))
         return 0
     _send(pid, signal.SIGINT)
+    if "early" in hit:
+        return 0
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if not machine.runner():
             return 0
         time.sleep(0.1)
     if pid := machine.runner():
-        _send(pid, signal.SIGKILL)  # and nobody waits for its end
+        _send(real(settings, pid), signal.SIGKILL)  # and nobody waits for its end
     return 0
 
 
 def suspend(settings: Settings, argv: list[str]) -> int:
     (name,) = parse(argv, {}, ["name"]).names
+    faults.strike(settings, "suspend", name)
     library = Library(settings.home)
     library.collect(noise=settings["garbage_noise"])
     pid = library.find(name).runner()

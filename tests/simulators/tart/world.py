@@ -14,44 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from simulators.tart import disk, leases
+from simulators.tart import disk, host, leases, network
+from simulators.tart.faults import known
+from simulators.tart.host import HERE, missing
 from simulators.tart.library import Library
 from simulators.tart.machine import CONTENT, GIGABYTE, Machine, random_mac
 
-HERE = Path(__file__).parent
-TOOLS = ("sshd", "ssh-keygen", "sudo", "cp", "mount", "unshare")
-
-
-@cache
-def missing() -> str | None:
-    """Why there can be no simulated guest here, or None."""
-    if os.geteuid() != 0:
-        return "simulated guests take root"
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    if absent := [tool for tool in TOOLS if shutil.which(tool, path=path) is None]:
-        return f"not installed: {', '.join(absent)}"
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.64.0.1", 22))
-        except OSError as error:
-            return f"port 22 of 127.64.0.1 is taken: {error}"
-    with tempfile.TemporaryDirectory(prefix="tart-", dir="/var/tmp") as directory:
-        for name in ("upper", "work", "root"):
-            (Path(directory) / name).mkdir()
-        options = "lowerdir=/,upperdir=upper,workdir=work,index=off"
-        mount = ("mount", "-t", "overlay", "overlay", "-o", options, "root")
-        tried = subprocess.run(
-            ["unshare", "-mpui", "--fork", *mount], cwd=directory, capture_output=True, check=False
-        )
-        if tried.returncode:
-            return f"no namespace with an overlay: {tried.stderr.decode().strip()}"
-    return None
+__all__ = ["Simulator", "missing"]
 
 
 class Simulator:
@@ -72,7 +45,7 @@ class Simulator:
         self.leases = self.host / "dhcpd" / "leases"
         for path in (self.home, self.bin, self.leases.parent):
             path.mkdir(parents=True)
-        for name in ("faults", "guests", "macos"):
+        for name in ("arp", "faults", "guests", "macos", "zombies"):
             (self.host / name).mkdir()
         self._knobs: dict[str, Any] = {}
         self._faults: list[dict[str, Any]] = []
@@ -124,6 +97,7 @@ class Simulator:
             times: how many are hit then; None for all.
             more: what this kind needs, as `seconds=2`.
         """
+        assert known(verb, kind), f"no such fault: {verb} {kind}"
         fault = {"verb": verb, "kind": kind, "vm": vm, "after": after, "times": times, **more}
         self._faults.append({"id": f"{len(self._faults)}", **fault})
         self._write()
@@ -183,6 +157,12 @@ class Simulator:
         Path(machine.file("nvram.bin")).write_bytes(bytes(4096))
         disk.make(machine.file(CONTENT), system)
         machine.resize(gigabytes * GIGABYTE)
+
+    def softnet(self) -> None:
+        """Install `softnet`."""
+        tool = self.bin / "softnet"
+        tool.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "softnet"} "$@"\n')
+        tool.chmod(0o755)
 
     # What happens in it.
 
@@ -261,28 +241,7 @@ class Simulator:
 
     def processes(self) -> dict[int, str]:
         """Every process of this world that is alive, guests included, by pid: its command line."""
-        own = os.stat("/proc/self/ns/pid").st_ino
-        tart = f"{HERE / 'tart'}\0".encode()
-        mark = f"FAKE_TART_CONFIG={self.config}\0".encode()
-        spaces: dict[int, int] = {}
-        found: dict[int, str] = {}
-        guests: set[int] = set()
-        for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                spaces[pid] = os.stat(f"/proc/{pid}/ns/pid").st_ino
-                if tart in command and mark in Path(f"/proc/{pid}/environ").read_bytes():
-                    found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
-                    guests |= {spaces[pid]} - {own}
-                elif spaces[pid] != own and command:
-                    found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:
-                continue  # it has just ended, or is a zombie
-        return {
-            pid: command
-            for pid, command in found.items()
-            if spaces[pid] == own or spaces[pid] in guests
-        }
+        return host.processes(str(self.config))
 
     def power_off(self) -> None:
         """Kill every process of this world at once; the files stay as they are."""
@@ -298,4 +257,7 @@ class Simulator:
 
     def end(self) -> None:
         self.power_off()
+        routes = self.host / "routes"
+        for address in set(routes.read_text().split()) if routes.exists() else ():
+            network.change_route("del", address)
         shutil.rmtree(self.directory)
