@@ -76,7 +76,7 @@ class Agent:
     def _start(self, command: dict[str, Any]) -> NoReturn:
         argv = [command["name"], *command["args"]]
         with open(LOG, "a", encoding="utf-8") as log:
-            print(f"executing {json.dumps(argv)}", file=log)
+            print("executing", json.dumps(argv, separators=(",", ":")), file=log)
         if not self._found(argv[0]):
             if self.dialect == "main":
                 self._send(frames.EXIT, b"125")

@@ -54,12 +54,15 @@ class Runner:
             self._say("restoring VM state from a snapshot...")
             suspension.restore(self.machine, self.config, faulty="does not restore" in self.hit)
             self._say("resuming VM...")
-        self._start_guest()
-        self._plan()
-        began = time.monotonic()
+        time.sleep(self.settings["t_handlers"])  # until here SIGINT is lost
         signals, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda *_: None)
+        self._start_guest()
+        self._plan()
+        began = time.monotonic()
         self.poll.register(signals, select.POLLIN)
         self.poll.register(self.guest.channel, select.POLLIN)
         if self.softnet:
@@ -103,7 +106,7 @@ class Runner:
     def _plan(self) -> None:
         knobs, mac = self.settings, self.config["macAddress"]
         lease = Lease(knobs, mac, self.address, self.hit)
-        plan: list[tuple[float, Callable[[], None]]] = [(knobs["t_handlers"], self._handle_signals)]
+        plan: list[tuple[float, Callable[[], None]]] = []
         if knobs["t_sock"] is not None and "no socket" not in self.hit:
             plan.append((knobs["t_sock"], self._bind))
         plan += [(when, partial(lease.grant, address)) for when, address in lease.due().items()]
@@ -121,10 +124,6 @@ class Runner:
                 for name in ("allow", "block", "expose")
             },
         )
-
-    def _handle_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda *_: None)
 
     def _bind(self) -> None:
         """Bind `control.sock`; from 2.30.6 on, one that an earlier run left is in the way.

@@ -19,7 +19,7 @@ KNOBS: dict[str, Any] = {
     "lease_seconds": 86400,
     "t_clone": 0.0,
     "t_start": 0.0,
-    "t_handlers": 0.1,
+    "t_handlers": 0.05,
     "t_sock": 0.0,
     "t_lease": 0.0,
     "t_agent": 0.0,
