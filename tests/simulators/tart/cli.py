@@ -8,7 +8,6 @@ import sys
 from typing import NoReturn
 
 from simulators.tart.errors import Failure, Usage
-from simulators.tart.journal import Journal
 from simulators.tart.settings import Settings, load
 
 VERBS = {
@@ -37,11 +36,10 @@ def main(argv: list[str]) -> NoReturn:
     if argv[:1] != ["run"]:  # which finds its own way of dying
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     settings = load()
-    journal = Journal(settings.journal)
-    journal.begin(argv)
+    settings.journal.begin(argv)
     code = _call(settings, argv)
     sys.stdout.flush()
-    journal.end(code)
+    settings.journal.end(code)
     sys.exit(code)
 
 

@@ -35,7 +35,12 @@ def clone(settings: Settings, argv: list[str]) -> int:
         if stuck := hit.get("hang with lock"):
             time.sleep(stuck.get("seconds", 1e6))
         faults.fail(hit, "clone")
-        copy(library, source, draft, seconds=settings["t_clone"])
+        if "source gone" in hit:
+            shutil.rmtree(source.path)
+        if "prunes" in hit and "TART_NO_AUTO_PRUNE" not in os.environ:
+            for image in library.images():
+                shutil.rmtree(image.path)
+        copy(settings, library, source, draft)
         if "killed before" in hit:
             faults.die()
         library.publish(draft, name)
@@ -45,11 +50,11 @@ def clone(settings: Settings, argv: list[str]) -> int:
     return 0
 
 
-def copy(library: Library, source: Machine, draft: Machine, *, seconds: float) -> None:
+def copy(settings: Settings, library: Library, source: Machine, draft: Machine) -> None:
     """Copy all that makes a machine; a MAC that a local machine has is not used twice.
 
-    Args:
-        seconds: how long a copy takes where the file system has no clones.
+    Raises:
+        Failure: something went away.
     """
     config = source.config()
     taken = any(
@@ -57,17 +62,19 @@ def copy(library: Library, source: Machine, draft: Machine, *, seconds: float) -
     )
     if taken and not source.suspended():
         config["macAddress"] = random_mac()
-    time.sleep(seconds)
+    time.sleep(settings["t_clone"])
+    guests = os.path.join(settings.host, "guests")
     try:
         size = source.disk_bytes()
         draft.write(config)
         shutil.copy(source.file("nvram.bin"), draft.file("nvram.bin"))
-        disk.copy(source.file(CONTENT), draft.file(CONTENT))
+        with locks.directory(guests):
+            disk.copy(source.file(CONTENT), draft.file(CONTENT))
         if source.suspended():
             shutil.copy(source.file(STATE), draft.file(STATE))
         draft.resize(size)
-    except FileNotFoundError as error:
-        raise errors.no_file(os.path.basename(str(error.filename))) from None
+    except OSError as error:
+        raise errors.no_file(os.path.basename(str(error.filename or "disk.img"))) from None
 
 
 def pull(settings: Settings, library: Library, name: str) -> None:

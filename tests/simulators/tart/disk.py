@@ -70,7 +70,8 @@ def copy(source: str, target: str) -> None:
         OSError: it could not be copied whole.
     """
     argv = ["cp", "-a", "--reflink=auto", source, target]
-    pid = os.posix_spawnp("cp", argv, dict(os.environ))
+    silent = [(os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)]
+    pid = os.posix_spawnp("cp", argv, os.environ, file_actions=silent)
     if os.waitpid(pid, 0)[1] != 0:
         raise OSError(f"{source} could not be copied to {target}")
 
@@ -116,7 +117,7 @@ def make(path: str, system: str) -> None:
     for kind in ("ed25519", "ecdsa"):
         key = os.path.join(path, "etc/ssh", f"ssh_host_{kind}_key")
         argv = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "root@image", "-f", key]
-        pid = os.posix_spawnp("ssh-keygen", argv, dict(os.environ))
+        pid = os.posix_spawnp("ssh-keygen", argv, os.environ)
         assert os.waitpid(pid, 0)[1] == 0, "ssh-keygen failed"
 
 

@@ -54,7 +54,7 @@ FAILURES: dict[str, dict[str, Failure]] = {
 """Kinds that end a call with a text; each verb does so where the real one would."""
 
 EFFECTS: dict[str, set[str]] = {
-    "clone": {"hang with lock", "killed after", "killed before"},
+    "clone": {"hang with lock", "killed after", "killed before", "prunes", "source gone"},
     "run": {
         "limit late",
         "crash",
@@ -69,7 +69,7 @@ EFFECTS: dict[str, set[str]] = {
         "slow to die",
         "does not restore",
     },
-    "ssh": {"refused", "reset", "hang", "denied", "host key"},
+    "ssh": {"refused", "reset", "hang", "denied", "host key", "cut"},
     "stop": {"early"},
     "delete": {"is running", "half"},
     "list": {"truncated", "invalid"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import socket
 import traceback
 from typing import Any, NoReturn
 
-from simulators.tart import disk, init, namespaces
+from simulators.tart import disk, init, locks, namespaces
 from simulators.tart.machine import CONTENT
 from simulators.tart.share import AUTOMOUNT, Share
 
@@ -30,12 +31,14 @@ class Guest:
         system: str,
         shares: list[Share],
         settings: dict[str, Any],
+        slot: int,
     ) -> None:
         """
         Args:
             directory: a place of its own on the host.
             machine: the directory of the machine.
             settings: what `init.Init` takes.
+            slot: a descriptor that the guest holds for as long as it lives, or -1.
         """
         self.directory = directory
         # The machine keeps its directory, whatever becomes of the name.
@@ -44,6 +47,7 @@ class Guest:
         self.system = system
         self.shares = shares
         self.settings = settings
+        self.slot = slot
         self.pid = 0
         self.channel: socket.socket
 
@@ -70,8 +74,9 @@ class Guest:
         content, new = (os.path.join(self._home, name) for name in (CONTENT, "disk.partial"))
         shutil.rmtree(new, ignore_errors=True)
         disk.copy(os.path.join(self.directory, "live"), new)
-        shutil.rmtree(content)
-        os.rename(new, content)
+        with locks.directory(os.path.dirname(self.directory)):  # against a clone of this machine
+            shutil.rmtree(content)
+            os.rename(new, content)
 
     def kill(self) -> None:
         """End the whole tree, and wait until it has ended."""
@@ -92,6 +97,11 @@ class Guest:
             nothing = os.open("/dev/null", os.O_RDONLY)
             for source, target in ((nothing, 0), (log, 1), (log, 2)):
                 os.dup2(source, target)
+            kept = {0, 1, 2, log, channel.fileno(), self.slot}
+            for descriptor in (int(name) for name in os.listdir("/proc/self/fd")):
+                if descriptor not in kept:
+                    with contextlib.suppress(OSError):  # the one that has just listed them
+                        os.close(descriptor)
             self._mount()
             init.Init(self.system, channel, self.settings).serve()
             code = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -37,6 +38,7 @@ class Init:
         self.listener: socket.socket | None = None
         self.hung: list[socket.socket] = []
         self.waiting: list[str] = []
+        self.sessions: list[int] = []
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -54,9 +56,8 @@ class Init:
             if self.listener is None and self._ssh_due() <= 0:
                 self.listener = self._listen()
                 poll.register(self.listener, select.POLLIN)
-            due = None if self.listener else self._ssh_due()
-            wait = None if due is None or due == float("inf") else max(1, due * 1000)
-            ready = {descriptor for descriptor, _ in poll.poll(wait)}
+            ready = {descriptor for descriptor, _ in poll.poll(self._wait())}
+            self._cut()
             if self.channel.fileno() in ready and not self._message():
                 return
             if requests in ready:
@@ -64,6 +65,23 @@ class Init:
                     self._request(*line.split())
             if self.listener is not None and self.listener.fileno() in ready:
                 self._accept(self.listener)
+
+    def _wait(self) -> float | None:
+        """Milliseconds until something is due."""
+        due = [] if self.listener else [self._ssh_due()]
+        if cut := self.faults.get("cut"):
+            due.append(self.began + cut["seconds"] - time.monotonic())
+        due = [max(0.001, seconds) for seconds in due if seconds != float("inf")]
+        return min(due) * 1000 if due else None
+
+    def _cut(self) -> None:
+        """End all connections once, but not what was started through them."""
+        cut = self.faults.get("cut")
+        if cut and time.monotonic() >= self.began + cut["seconds"]:
+            del self.faults["cut"]
+            for pid in self.sessions:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
     def _ssh_due(self) -> float:
         """Seconds until the SSH server is there."""
@@ -143,8 +161,10 @@ class Init:
         extra = ["-o", "DenyUsers=admin"] if now("denied") else []
         if "host key" in self.faults and self.connections % 2 == 0:
             extra += ["-h", f"{MACHINE}/other_key"]
-        if not self._child():
+        pid = os.fork()
+        if pid == 0:
             self._session(connection, extra)
+        self.sessions.append(pid)
         connection.close()
 
     def _session(self, connection: socket.socket, extra: list[str]) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -81,14 +82,17 @@ class Machine:
             raise errors.no_file("disk.img") from None
 
     def used_bytes(self) -> int:
-        """The space that the machine takes on the host."""
+        """The space that the machine takes on the host.
+
+        Raises:
+            Failure: it went away.
+        """
         total = 0
         for folder, _, names in os.walk(self.path):
             for name in names:
-                try:
+                with contextlib.suppress(FileNotFoundError):  # the guest has written its disk
                     total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-                except FileNotFoundError:
-                    raise errors.no_file(name) from None
+        self.disk_bytes()
         return total
 
     def accessed(self) -> float:

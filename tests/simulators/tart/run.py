@@ -46,7 +46,6 @@ def run(settings: Settings, argv: list[str]) -> int:
     if not machine.exists():
         raise Failure(errors.missing(machine.name).text, prefix=True)
     hit = faults.strike(settings, "run", machine.name)
-    hit |= settings.faults("ssh", machine.name)
     library.collect(noise=settings["garbage_noise"])
 
     config = machine.config()
@@ -72,12 +71,11 @@ def run(settings: Settings, argv: list[str]) -> int:
         if not locked:
             raise Failure(f'VM "{machine.name}" is already running!', 2)
     # From here on nothing in this process may open config.json: closing it frees the lock.
-    if config["os"] == "darwin":
-        take_slot(settings, library, machine)
+    slot = take_slot(settings, library, machine) if config["os"] == "darwin" else -1
     if late := hit.get("limit late"):
         time.sleep(late.get("seconds", 0.2))
         raise limit(library, machine)
-    return Runner(settings, machine, config, arguments, shares, hit, softnet).run()
+    return Runner(settings, machine, config, arguments, shares, hit, softnet, slot).run()
 
 
 def collides(library: Library, machine: Machine, mac: str) -> bool:
@@ -88,8 +86,11 @@ def collides(library: Library, machine: Machine, mac: str) -> bool:
     )
 
 
-def take_slot(settings: Settings, library: Library, machine: Machine) -> None:
-    """Count against the limit of running macOS guests of the whole host, until the guest is dead.
+def take_slot(settings: Settings, library: Library, machine: Machine) -> int:
+    """Count against the limit of running macOS guests of the whole host.
+
+    Returns:
+        The descriptor that counts, for as long as it is open anywhere.
 
     Raises:
         Failure: there are as many already.
@@ -102,7 +103,7 @@ def take_slot(settings: Settings, library: Library, machine: Machine) -> None:
         except BlockingIOError:
             os.close(descriptor)
         else:
-            return  # it stays open in this process and in the first of the guest
+            return descriptor
     raise limit(library, machine)
 
 

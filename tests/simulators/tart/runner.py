@@ -16,7 +16,6 @@ from simulators.tart import network, suspension
 from simulators.tart.arguments import Arguments
 from simulators.tart.errors import Failure
 from simulators.tart.guest import Guest
-from simulators.tart.journal import Journal
 from simulators.tart.machine import SOCKET, Machine
 from simulators.tart.network import Lease, Softnet
 from simulators.tart.settings import Settings
@@ -35,6 +34,7 @@ class Runner:
         shares: list[Share],
         hit: dict[str, dict[str, Any]],
         softnet: Softnet | None,
+        slot: int,
     ) -> None:
         self.settings = settings
         self.machine = machine
@@ -43,6 +43,7 @@ class Runner:
         self.shares = shares
         self.hit = hit
         self.softnet = softnet
+        self.slot = slot
         self.resumed = machine.suspended()
         self.address = network.choose_address(settings, config["macAddress"])
         self.due: list[tuple[float, Callable[[], None]]] = []
@@ -58,8 +59,8 @@ class Runner:
         signals, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda *_: None)
+        for handled in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(handled, lambda *_: None)
         self._start_guest()
         self._plan()
         began = time.monotonic()
@@ -97,10 +98,12 @@ class Runner:
             "ssh": None if "no ssh" in hit or "unroutable" in hit else knobs["t_ssh"],
             "agent": None if "no agent" in hit else knobs["t_agent"],
             "dialect": knobs["agent"],
-            "faults": hit,
+            "faults": knobs.faults("ssh", self.machine.name),
         }
         directory = os.path.join(knobs.host, "guests", f"{os.getpid()}-{time.time_ns()}")
-        self.guest = Guest(directory, self.machine.path, self.config["os"], self.shares, init)
+        self.guest = Guest(
+            directory, self.machine.path, self.config["os"], self.shares, init, self.slot
+        )
         self.guest.start()
 
     def _plan(self) -> None:
@@ -115,7 +118,7 @@ class Runner:
         if crash := self.hit.get("crash"):
             plan.append((crash["seconds"], self._crash))
         self.due = sorted(plan, key=lambda entry: entry[0])
-        Journal(knobs.journal).write(
+        knobs.journal.write(
             "network",
             machine=self.machine.name,
             softnet=self.softnet is not None,

@@ -8,6 +8,8 @@ import os
 from fnmatch import fnmatchcase
 from typing import Any
 
+from simulators.tart.journal import Journal
+
 KNOBS: dict[str, Any] = {
     "version": "2.32.1",
     "agent": "v0.11.0",
@@ -38,7 +40,7 @@ class Settings:
         self.home = home
         self.host: str = data["host"]
         self.leases: str = data["leases"]
-        self.journal: str = data["journal"]
+        self.journal = Journal(data["journal"])
         self.images: dict[str, str] = data.get("images", {})
         unknown = set(data["knobs"]) - set(KNOBS)
         if unknown:

@@ -50,6 +50,7 @@ class Simulator:
         self._knobs: dict[str, Any] = {}
         self._faults: list[dict[str, Any]] = []
         self._images: dict[str, str] = {}
+        self._runs: list[subprocess.Popen[str]] = []
         tart = self.bin / "tart"
         tart.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "tart"} "$@"\n')
         tart.chmod(0o755)
@@ -182,7 +183,7 @@ class Simulator:
 
     def run(self, name: str, *options: str) -> subprocess.Popen[str]:
         """Start `tart run` in a session of its own; its output is a pipe."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [self.bin / "tart", "run", name, "--no-graphics", *options],
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -191,6 +192,8 @@ class Simulator:
             text=True,
             start_new_session=True,
         )
+        self._runs.append(process)
+        return process
 
     def vms(self) -> set[str]:
         """Every entry of the directory of machines, half of one included."""
@@ -257,6 +260,11 @@ class Simulator:
 
     def end(self) -> None:
         self.power_off()
+        for process in self._runs:
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+            process.wait(10)
         routes = self.host / "routes"
         for address in set(routes.read_text().split()) if routes.exists() else ():
             network.change_route("del", address)
