@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from simulators.tart.world import Simulator
-
-
-def eventually(condition: Callable[[], object], timeout: float = 20) -> bool:
-    """Whether a condition holds before the deadline."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def ssh(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from simulators.support import eventually, ssh
+from cli.support import eventually
+from simulators.support import ssh
 from simulators.tart.world import Simulator, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}")
@@ -112,8 +113,12 @@ def test_a_share_is_mounted_and_read_only_if_told(running: Simulator) -> None:
     assert (listed.returncode, listed.stdout) == (0, "from the host")
     refused = running.tart("exec", "vm", "sudo", "touch", f"{SHARED}/in/x")
     assert "Read-only file system" in refused.stderr
-    assert running.tart("exec", "vm", "sudo", "touch", f"{SHARED}/out/made").returncode == 0
+    assert running.tart("exec", "vm", "touch", f"{SHARED}/out/made").returncode == 0
     assert running.tart("exec", "vm", "ls", f"{SHARED}/out").stdout == "in\nmade\n"
+    assert running.tart("exec", "vm", "stat", "-c%U", f"{SHARED}/out/made").stdout == "admin\n"
+    options = {option for call in running.calls("run") for option in call}
+    (out,) = (option for option in options if option.startswith("--dir=out:"))
+    assert (Path(out.removeprefix("--dir=out:")) / "made").stat().st_uid == os.getuid()
 
 
 def test_linux_mounts_nothing_by_itself(running: Simulator) -> None:
@@ -159,7 +164,7 @@ def test_what_is_not_synced_is_lost_with_the_power(world: Simulator) -> None:
 def test_a_guest_that_shuts_down_writes_its_disk(world: Simulator) -> None:
     process = started(world, "base")
     script = (
-        "echo 1 > kept; sudo rm /usr/bin/git; mkdir -m 700 d; ln -s kept d/link; shutdown -h now"
+        "echo 1 > kept; sudo rm /usr/bin/git; mkdir -m 700 d; ln -s ../kept d/link; shutdown -h now"
     )
     refused = world.tart("exec", "base", "sh", "-c", script)
     assert refused.stderr == "shutdown: NOT super-user\n"
@@ -170,6 +175,20 @@ def test_a_guest_that_shuts_down_writes_its_disk(world: Simulator) -> None:
     started(world, "copy")
     script = "test ! -e /usr/bin/git && cat d/link && stat -c '%U %a' d"
     assert world.tart("exec", "copy", "sh", "-c", script).stdout == "1\nadmin 700\n"
+
+
+def test_a_disk_is_never_missing_while_it_is_written(world: Simulator) -> None:
+    started(world, "base")
+    script = "for i in 1 2 3 4 5 6 7 8; do echo $i > file; sync; done"
+    argv = [str(world.bin / "tart"), "exec", "base", "sh", "-c", script]
+    with subprocess.Popen(argv, env=world.environment) as writer:
+        number = 0
+        while writer.poll() is None:
+            number += 1
+            assert world.tart("clone", "base", f"copy{number}").returncode == 0
+            assert world.tart("list").returncode == 0
+            assert (world.disk(f"copy{number}") / "etc/passwd").exists()
+    assert (world.disk("base") / "Users/admin/file").read_text() == "8\n"
 
 
 def test_a_guest_whose_machine_was_replaced_cannot_hurt_the_new_one(world: Simulator) -> None:
@@ -229,7 +248,16 @@ def test_exec_with_t_wants_a_terminal(running: Simulator) -> None:
         "status = pty.spawn(sys.argv[1:])\n"
         "sys.exit(os.waitstatus_to_exitcode(status))\n"
     )
-    argv = [running.bin / "tart", "exec", "-t", "-i", "vm", "sh", "-c", "tty; test -t 0; exit 5"]
+    argv = [
+        str(running.bin / "tart"),
+        "exec",
+        "-t",
+        "-i",
+        "vm",
+        "sh",
+        "-c",
+        "tty; test -t 0; exit 5",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", code, *argv],
         env=running.environment,
@@ -256,7 +284,7 @@ def test_a_caller_that_goes_takes_its_command_along(
 ) -> None:
     world.knobs(agent=dialect)
     started(world, "base")
-    argv = [world.bin / "tart", "exec", "base", "sh", "-c", "sleep 61 & echo hi; wait"]
+    argv = [str(world.bin / "tart"), "exec", "base", "sh", "-c", "sleep 61 & echo hi; wait"]
     with subprocess.Popen(argv, env=world.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"hi\n"
@@ -297,7 +325,7 @@ def test_an_agent_that_comes_late_is_waited_for(world: Simulator) -> None:
 
 def test_exec_fails_when_its_machine_dies(world: Simulator) -> None:
     process = started(world, "base")
-    argv = [world.bin / "tart", "exec", "base", "sh", "-c", "echo hi; sleep 61"]
+    argv = [str(world.bin / "tart"), "exec", "base", "sh", "-c", "echo hi; sleep 61"]
     with subprocess.Popen(
         argv, env=world.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as caller:
@@ -345,8 +373,9 @@ def test_a_machine_is_suspended_and_resumed(world: Simulator) -> None:
     assert world.address("base") == address
     assert world.tart("exec", "base", "cat", "file").stdout == "1\n"
     # The copy has the same MAC, so it loses what was saved.
-    copy = started(world, "copy")
-    assert state(world, "copy") == "running"
+    copy = world.run("copy")
+    assert eventually(lambda: state(world, "copy") == "running")
+    assert eventually(lambda: world.address("copy") != address)
     copy.send_signal(signal.SIGINT)
     assert "Resetting VM to assign a new MAC address...\n" in copy.communicate()[0]
     assert state(world, "copy") == "stopped"

@@ -22,8 +22,13 @@ VERBS = {
     "delete": ("delete", "delete"),
     "rename": ("change", "rename"),
     "exec": ("exec", "exec_command"),
+    "pull": ("pull", "pull"),
+    "fqn": ("pull", "fqn"),
 }
 """The module and the function of every verb; a module is loaded when its verb is called."""
+
+OTHERS = {"create", "push", "import", "export", "login", "logout", "prune"}
+"""Verbs of Tart that are not simulated."""
 
 HELP = (
     "OVERVIEW: Manage macOS and Linux virtual machines\n\nUSAGE: tart <subcommand>\n\nSUBCOMMANDS:"
@@ -52,6 +57,8 @@ def _call(settings: Settings, argv: list[str]) -> int:
         if "--help" in argv[: 2 if verb != "exec" else 1] or not argv:
             print(HELP, *(f"  {name}" for name in VERBS), sep="\n")
             return 0
+        if verb in OTHERS:
+            raise Failure(f"the simulated tart does not know how to {verb}", 70)
         if verb not in VERBS:
             what = "Unknown option" if verb.startswith("-") else "Unexpected argument"
             raise Usage(f"{what} '{verb}'")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 
-from simulators.tart import disk, errors, faults, locks
+from simulators.tart import disk, errors, faults, locks, pull
 from simulators.tart.arguments import FLAG, VALUE, parse
 from simulators.tart.errors import Usage
 from simulators.tart.library import Library, is_remote
@@ -27,7 +26,7 @@ def clone(settings: Settings, argv: list[str]) -> int:
         raise Usage("<new-name> should be a local name")
     library = Library(settings.home)
     if is_remote(source_name):
-        pull(settings, library, source_name)
+        pull.fetch(settings, library, source_name)
     source = library.find(source_name)
     hit = faults.strike(settings, "clone", name)
     draft, held = library.draft()
@@ -75,22 +74,3 @@ def copy(settings: Settings, library: Library, source: Machine, draft: Machine) 
         draft.resize(size)
     except OSError as error:
         raise errors.no_file(os.path.basename(str(error.filename or "disk.img"))) from None
-
-
-def pull(settings: Settings, library: Library, name: str) -> None:
-    """Bring an image of the registry into the cache, unless it is there."""
-    target = library.image(name)
-    if target.exists():
-        return
-    made = settings.images.get(name)
-    if made is None:
-        raise errors.Failure(
-            "unexpected HTTP status code 404 when fetching a manifest", prefix=True
-        )
-    print("pulling manifest...")
-    print("pulling disk (16.0 GB compressed)...")
-    print("0%", "100%", sep="\n")
-    print("pulling NVRAM...", flush=True)
-    os.makedirs(os.path.dirname(target.path), exist_ok=True)
-    sys.stdout.flush()
-    disk.copy(made, target.path)

@@ -75,6 +75,8 @@ EFFECTS: dict[str, set[str]] = {
     "list": {"truncated", "invalid"},
     "ip": {"empty"},
     "exec": {"drop", "no exit"},
+    "pull": set(),
+    "fqn": set(),
     "suspend": set(),
     "get": set(),
     "set": set(),

@@ -41,6 +41,7 @@ class Guest:
             slot: a descriptor that the guest holds for as long as it lives, or -1.
         """
         self.directory = directory
+        self.log = os.path.join(directory, "log")
         # The machine keeps its directory, whatever becomes of the name.
         self._folder = os.open(machine, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._home = f"/proc/{os.getpid()}/fd/{self._folder}"
@@ -56,6 +57,9 @@ class Guest:
         for name in ("work", "root"):
             os.makedirs(os.path.join(self.directory, name))
         disk.copy(os.path.join(self._home, CONTENT), os.path.join(self.directory, "live"))
+        # What belongs to who runs the machine belongs to the user of the guest.
+        _, user, group, _, _ = disk.ACCOUNTS[self.system]
+        self.owners = namespaces.swapped(user, group) if self.shares else -1
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         namespaces.unshare(namespaces.NEW_PIDS)
@@ -65,6 +69,8 @@ class Guest:
             self._boot(theirs)
         namespaces.enter(own, namespaces.NEW_PIDS)
         os.close(own)
+        if self.owners >= 0:
+            os.close(self.owners)
         theirs.close()
 
     def flush(self) -> None:
@@ -75,8 +81,8 @@ class Guest:
         shutil.rmtree(new, ignore_errors=True)
         disk.copy(os.path.join(self.directory, "live"), new)
         with locks.directory(os.path.dirname(self.directory)):  # against a clone of this machine
-            shutil.rmtree(content)
-            os.rename(new, content)
+            namespaces.exchange(new, content)
+            shutil.rmtree(new)
 
     def kill(self) -> None:
         """End the whole tree, and wait until it has ended."""
@@ -86,7 +92,7 @@ class Guest:
 
     def _boot(self, channel: socket.socket) -> NoReturn:
         code = 70
-        log = os.open(os.path.join(self.directory, "log"), os.O_WRONLY | os.O_CREAT, 0o644)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             namespaces.die_with_parent()
             signal.set_wakeup_fd(-1)
@@ -97,7 +103,7 @@ class Guest:
             nothing = os.open("/dev/null", os.O_RDONLY)
             for source, target in ((nothing, 0), (log, 1), (log, 2)):
                 os.dup2(source, target)
-            kept = {0, 1, 2, log, channel.fileno(), self.slot}
+            kept = {0, 1, 2, log, channel.fileno(), self.slot, self.owners}
             for descriptor in (int(name) for name in os.listdir("/proc/self/fd")):
                 if descriptor not in kept:
                     with contextlib.suppress(OSError):  # the one that has just listed them
@@ -150,4 +156,4 @@ class Guest:
             places.append(os.path.join(root, "Volumes/My Shared Files", share.name).rstrip("/"))
         for path in places:
             os.makedirs(path, exist_ok=True)
-            namespaces.bind(share.path, path, read_only=share.read_only)
+            namespaces.share(share.path, path, self.owners, read_only=share.read_only)

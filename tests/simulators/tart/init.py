@@ -38,7 +38,7 @@ class Init:
         self.listener: socket.socket | None = None
         self.hung: list[socket.socket] = []
         self.waiting: list[str] = []
-        self.sessions: list[int] = []
+        self.sessions: list[tuple[float, int]] = []  # when each is to be cut, and its process
 
     def serve(self) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -69,19 +69,15 @@ class Init:
     def _wait(self) -> float | None:
         """Milliseconds until something is due."""
         due = [] if self.listener else [self._ssh_due()]
-        if cut := self.faults.get("cut"):
-            due.append(self.began + cut["seconds"] - time.monotonic())
+        due += [when - time.monotonic() for when, _ in self.sessions]
         due = [max(0.001, seconds) for seconds in due if seconds != float("inf")]
         return min(due) * 1000 if due else None
 
     def _cut(self) -> None:
-        """End all connections once, but not what was started through them."""
-        cut = self.faults.get("cut")
-        if cut and time.monotonic() >= self.began + cut["seconds"]:
-            del self.faults["cut"]
-            for pid in self.sessions:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+        """End connections that have lasted long enough, but not what was started through them."""
+        while self.sessions and self.sessions[0][0] <= time.monotonic():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.sessions.pop(0)[1], signal.SIGKILL)
 
     def _ssh_due(self) -> float:
         """Seconds until the SSH server is there."""
@@ -164,7 +160,8 @@ class Init:
         pid = os.fork()
         if pid == 0:
             self._session(connection, extra)
-        self.sessions.append(pid)
+        if cut := self.faults.get("cut"):
+            self.sessions.append((time.monotonic() + cut["seconds"], pid))
         connection.close()
 
     def _session(self, connection: socket.socket, extra: list[str]) -> NoReturn:

@@ -33,7 +33,9 @@ class Journal:
     def write(self, event: str, **fields: Any) -> None:
         """Append one line; a short append is atomic."""
         line = {"call": self._call, "event": event, "time": time.time(), **fields}
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+        descriptor = os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
         try:
             os.write(descriptor, json.dumps(line).encode() + b"\n")
         finally:

@@ -69,10 +69,12 @@ class Runner:
         if self.softnet:
             self.poll.register(self.softnet.ours, select.POLLIN)
         while True:
-            wait = None
+            wait = 1.0
             if self.due:
-                wait = max(0.0, (self.due[0][0] - (time.monotonic() - began)) * 1000)
-            ready = {descriptor for descriptor, _ in self.poll.poll(wait)}
+                wait = min(wait, max(0.0, self.due[0][0] - (time.monotonic() - began)))
+            ready = {descriptor for descriptor, _ in self.poll.poll(wait * 1000)}
+            if not ready and self.settings.abandoned():
+                self._end(1)
             while self.due and self.due[0][0] <= time.monotonic() - began:
                 self.due.pop(0)[1]()
             if signals.fileno() in ready:
@@ -189,6 +191,8 @@ class Runner:
             "guest has stopped the virtual machine due to error: Error Domain=VZErrorDomain Code=1 "
             '"Internal Virtualization error. The virtual machine stopped unexpectedly."'
         )
+        with open(self.guest.log, encoding="utf-8", errors="replace") as log:
+            sys.stderr.write(log.read())  # nothing, unless the simulation itself went wrong
         self._end(0)
 
     def _say(self, text: str) -> None:

@@ -57,6 +57,15 @@ class Settings:
         text = self["version"]
         return (999,) if text == "SNAPSHOT" else tuple(int(part) for part in text.split("."))
 
+    def abandoned(self) -> bool:
+        """Whether the test that made this world is dead, so that nobody ends it."""
+        with open(os.path.join(self.host, "alive"), encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
     def faults(self, verb: str, name: str = "") -> dict[str, dict[str, Any]]:
         """The faults that hit this call, by kind; asking counts as the call."""
         return {

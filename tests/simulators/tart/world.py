@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -19,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from simulators.tart import disk, host, leases, network
+from simulators.tart.errors import Failure
 from simulators.tart.faults import known
 from simulators.tart.host import HERE, missing
 from simulators.tart.library import Library
@@ -50,6 +53,8 @@ class Simulator:
         self._knobs: dict[str, Any] = {}
         self._faults: list[dict[str, Any]] = []
         self._images: dict[str, str] = {}
+        self._alive = (self.host / "alive").open("w")
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._runs: list[subprocess.Popen[str]] = []
         tart = self.bin / "tart"
         tart.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "tart"} "$@"\n')
@@ -211,18 +216,19 @@ class Simulator:
 
     def address(self, name: str, timeout: float = 10) -> str:
         """The address of a machine's newest lease, as soon as its SSH server answers."""
-        mac = Library(str(self.home)).at(name).config()["macAddress"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if address := leases.resolve(str(self.leases), mac):
-                try:
+            with contextlib.suppress(OSError, Failure):
+                if address := self.lease(name):
                     socket.create_connection((address, self._knobs.get("port", 22)), 1).close()
-                except OSError:
-                    pass
-                else:
                     return address
             time.sleep(0.01)
         raise TimeoutError(f"{name} has no SSH server")
+
+    def lease(self, name: str) -> str | None:
+        """The address of a machine's newest lease, even if nobody has it any more."""
+        mac = Library(str(self.home)).at(name).config()["macAddress"]
+        return leases.resolve(str(self.leases), mac)
 
     def journal(self) -> list[dict[str, Any]]:
         """Every call so far: its beginning, with `exit` and `ended` once it is over."""
@@ -260,6 +266,7 @@ class Simulator:
 
     def end(self) -> None:
         self.power_off()
+        self._alive.close()
         for process in self._runs:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
