@@ -21,8 +21,8 @@ PATH = "/bin:/usr/bin:/usr/sbin:/usr/local/bin:/opt/homebrew/bin"
 CHUNK = 4096
 
 DIALECTS = ("v0.4.0", "v0.9.0", "v0.11.0", "main")
-"""What differs: v0.4.0 loses the end of the output; only main tells of signals and of commands that
-were not found by exit codes, and kills more than the direct child."""
+"""What differs: v0.4.0 loses the last piece of the output; only main has exit codes for signals and
+for commands that are not found, and kills more than the direct child."""
 
 
 class Agent:
@@ -37,6 +37,7 @@ class Agent:
         self.child = 0
         self.stdin = -1
         self.outputs: dict[int, bytes] = {}
+        self.held: dict[int, bytes] = {}  # what is lost if nothing follows
         self.pending = b""
 
     def serve(self) -> NoReturn:
@@ -161,13 +162,11 @@ class Agent:
             data = b""
         if not data:
             del self.outputs[descriptor]
-        elif not (self.dialect == "v0.4.0" and len(data) < CHUNK and self._over()):
+        elif self.dialect == "v0.4.0":
+            self._send(self.outputs[descriptor], self.held.pop(descriptor, b""))
+            self.held[descriptor] = data
+        else:
             self._send(self.outputs[descriptor], data)
-
-    def _over(self) -> bool:
-        """Whether the command has ended, its status left to be taken."""
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self.child, flags) is not None
 
     def _input(self, *, closing: bool) -> None:
         """Feed the command as much as it takes now."""

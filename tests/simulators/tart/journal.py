@@ -40,3 +40,22 @@ class Journal:
             os.write(descriptor, json.dumps(line).encode() + b"\n")
         finally:
             os.close(descriptor)
+
+
+def read(path: str) -> list[dict[str, Any]]:
+    """Every call in the order of their beginnings, with `exit` and `ended` once it is over.
+
+    What else was written during a call are its `notes`.
+    """
+    calls: dict[str, dict[str, Any]] = {}
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        for entry in map(json.loads, file):
+            if entry["event"] == "begin":
+                calls[entry["call"]] = entry
+            elif entry["event"] == "end":
+                calls[entry["call"]] |= {"exit": entry["exit"], "ended": entry["time"]}
+            else:
+                calls[entry["call"]].setdefault("notes", []).append(entry)
+    return list(calls.values())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -20,12 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from simulators.tart import disk, host, leases, network
+from simulators.tart import base, host, journal, leases, network
+from simulators.tart.agent import DIALECTS
 from simulators.tart.errors import Failure
 from simulators.tart.faults import known
 from simulators.tart.host import HERE, missing
 from simulators.tart.library import Library
-from simulators.tart.machine import CONTENT, GIGABYTE, Machine, random_mac
+from simulators.tart.machine import CONTENT, Machine
+from simulators.tart.settings import KNOBS
 
 __all__ = ["Simulator", "missing"]
 
@@ -83,6 +83,8 @@ class Simulator:
     def knobs(self, **values: Any) -> None:
         """Set knobs for all later calls; README.md has a table of them."""
         self._knobs |= values
+        assert self._knobs.keys() <= KNOBS.keys(), f"no such knob: {values}"
+        assert self._knobs.get("agent", DIALECTS[-1]) in DIALECTS, f"no such agent: {values}"
         self._write()
 
     def fault(
@@ -130,39 +132,16 @@ class Simulator:
     def base(self, name: str = "base", system: str = "darwin", gigabytes: int = 50) -> Path:
         """Make a machine as an installed base image is, and return the root of its disk."""
         machine = Library(str(self.home)).at(name)
-        self._make(machine, system, gigabytes)
+        base.install(machine, system, gigabytes)
         return Path(machine.file(CONTENT))
 
     def image(self, name: str, system: str = "darwin", gigabytes: int = 50) -> Path:
         """Make an image of a registry, for instance `ghcr.io/example/base:latest`."""
         machine = Machine(str(self.host / "images" / secrets.token_hex(4)))
         self._images[name] = machine.path
-        self._make(machine, system, gigabytes)
+        base.install(machine, system, gigabytes)
         self._write()
         return Path(machine.file(CONTENT))
-
-    @staticmethod
-    def _make(machine: Machine, system: str, gigabytes: int) -> None:
-        os.makedirs(machine.path)
-        config = {
-            "version": 1,
-            "os": system,
-            "arch": "arm64",
-            "cpuCountMin": 4 if system == "darwin" else 1,
-            "cpuCount": 4,
-            "memorySizeMin": 4 * 1024**3 if system == "darwin" else 512 * 1024**2,
-            "memorySize": 8 * 1024**3,
-            "macAddress": random_mac(),
-            "display": {"width": 1024, "height": 768},
-            "diskFormat": "raw",
-        }
-        if system == "darwin":
-            for key in ("ecid", "hardwareModel"):
-                config[key] = base64.b64encode(random.randbytes(60)).decode()
-        machine.write(config)
-        Path(machine.file("nvram.bin")).write_bytes(bytes(4096))
-        disk.make(machine.file(CONTENT), system)
-        machine.resize(gigabytes * GIGABYTE)
 
     def softnet(self) -> None:
         """Install `softnet`."""
@@ -232,17 +211,7 @@ class Simulator:
 
     def journal(self) -> list[dict[str, Any]]:
         """Every call so far: its beginning, with `exit` and `ended` once it is over."""
-        path = self.host / "journal"
-        calls: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            entry = json.loads(line)
-            if entry["event"] == "begin":
-                calls[entry["call"]] = entry
-            elif entry["event"] == "end":
-                calls[entry["call"]] |= {"exit": entry["exit"], "ended": entry["time"]}
-            else:
-                calls[entry["call"]].setdefault("notes", []).append(entry)
-        return list(calls.values())
+        return journal.read(str(self.host / "journal"))
 
     def calls(self, verb: str) -> list[list[str]]:
         """The arguments of every call of a verb."""
