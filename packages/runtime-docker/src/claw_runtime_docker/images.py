@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from claw_core.errors import RuntimeFault
-from claw_core.model import Audit, Refusal, SnapshotTarget
-from claw_runtime_docker.container import INSTALL_LABEL
+from claw_core.model import Audit, Refusal, Snapshot, SnapshotTarget
+from claw_runtime_docker.container import INSTALL_LABEL, INSTANCE_LABEL
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineBroken, EngineError
 
@@ -23,6 +23,10 @@ AGENT: Final = "claw-agent"
 """The image that `claw image prepare` makes, and of instances for which none is named."""
 AUDITS: Final = "claw-audit"
 """Repository of images that are kept for inspection."""
+_DELETED: Final = 2
+"""The kind of a change: the path is not there any more."""
+_AUDIT_LABEL: Final = "claw.audit"
+"""Says of an image for inspection which install has made it."""
 
 
 async def find(engine: Engine, image: str) -> Any:
@@ -89,10 +93,11 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
     What lies in memory is not in it: `/run` with the secrets, `/tmp`, the home directory.
     """
     if isinstance(target, Audit):
-        label = re.sub(r"[^A-Za-z0-9_.-]+", "-", target.label).strip("-.")[:100] or "audit"
-        name, tag = AUDITS, f"{label}-{instance.rpartition('-')[2]}"
+        name, tag = AUDITS, f"{target.slug}-{instance.rpartition('-')[2]}"
+        own = {_AUDIT_LABEL: instance.split("-")[1], INSTANCE_LABEL: instance}
     else:
         name, tag = split(target.name)
+        own = {_AUDIT_LABEL: "", INSTANCE_LABEL: ""}  # not what it may have from its base
     config = (await engine.call("GET", f"/images/{image}/json"))["Config"]
     body = {
         # What is empty here the engine would take from the container.
@@ -101,7 +106,7 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
         "User": config.get("User") or "0",
         "WorkingDir": config.get("WorkingDir") or "/",
         "Env": config.get("Env") or [],
-        "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: ""},
+        "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: "", **own},
     }
     query = {"container": instance, "repo": name, "tag": tag, "comment": f"snapshot of {instance}"}
     replaced = await find(engine, f"{name}:{tag}")
@@ -111,10 +116,66 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
     return f"{name}:{tag}"
 
 
-async def changes(engine: Engine, instance: str) -> list[str]:
-    """Return what differs from the image, as lines such as `A /etc/new`."""
+async def audits(engine: Engine, install: str) -> frozenset[Snapshot]:
+    """The engine's own listing of an install's images for inspection."""
+    filters = json.dumps({"label": [f"{_AUDIT_LABEL}={install}"]})
+    found = await engine.call("GET", "/images/json", {"filters": filters})
+    if not isinstance(found, list):
+        raise EngineBroken(f"the engine at {engine.endpoint} gave no listing of images")
+    names = {
+        name.removeprefix("localhost/"): (one.get("Labels") or {}).get(INSTANCE_LABEL, "")
+        for one in found
+        for name in one.get("RepoTags") or ()
+    }
+    mine = {name: instance for name, instance in names.items() if is_audit(name)}
+    sizes = await asyncio.gather(*(_size(engine, name) for name in mine))
+    listed = zip(mine.items(), sizes, strict=True)
+    return frozenset(Snapshot(name, instance, size) for (name, instance), size in listed)
+
+
+def is_audit(image: str) -> bool:
+    """Whether an image is one for inspection, by its name."""
+    return image.startswith(f"{AUDITS}:")
+
+
+async def remove_audit(engine: Engine, image: str) -> None:
+    """Remove an image for inspection, and see that it is absent.
+
+    Raises:
+        RuntimeFault: it is no such image, or something still needs it.
+    """
+    if not is_audit(image):
+        raise RuntimeFault(
+            f"{image} is no snapshot of claw's", remedy="see `claw snapshots list` for their names"
+        )
+    try:
+        await engine.call("DELETE", f"/images/{image}", timeout=COMMIT_TIMEOUT)
+    except EngineError as error:
+        if error.status == CONFLICT:
+            raise RuntimeFault(
+                f"{image} is in use: {error.said}", remedy="end what was started from it first"
+            ) from error
+        if error.status != NOT_FOUND:
+            raise
+    if await present(engine, image):
+        raise RuntimeFault(f"{image} is still there", remedy="see the engine's log")
+
+
+async def _size(engine: Engine, image: str) -> int | None:
+    """Bytes of the layer that a snapshot has added; None where it is gone meanwhile."""
+    try:
+        layers = await engine.call("GET", f"/images/{image}/history")
+    except EngineError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
+    return int(layers[0]["Size"])
+
+
+async def changes(engine: Engine, instance: str) -> frozenset[str]:
+    """Return the paths that were added to the image, or are not what they were there."""
     found = await engine.call("GET", f"/containers/{instance}/changes", timeout=COMMIT_TIMEOUT)
-    return [f"{'CAD'[change['Kind']]} {change['Path']}" for change in found or ()]
+    return frozenset(change["Path"] for change in found or () if change["Kind"] != _DELETED)
 
 
 async def _remove_unnamed(engine: Engine, image: str) -> None:
