@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from claw_core.host import Host
 
 Network: TypeAlias = Literal["none", "default"]
+When: TypeAlias = Literal["never", "on-failure", "always"]
+"""When something is kept at the end of a run; it has failed when its command has, or claw."""
 Sink: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 INSTANCE_PREFIX = "claw"

@@ -14,6 +14,7 @@ from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
 from claw_core.errors import Refused, WardenUnavailable
+from claw_core.keeping import Keeping
 from claw_core.ledger import Intent, Ledger, default_state_directory
 from claw_core.model import Exit, Mount, Network, Resources
 from claw_core.planner import Planner
@@ -126,6 +127,7 @@ class Router:
         workdir: str | None = None,
         workspace: Path | None = None,
         deadlines: Deadlines | None = None,
+        keeping: Keeping | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
 
@@ -147,6 +149,7 @@ class Router:
             workspace: directory to be seen at `/workspace`, read-only, unless a mount goes there,
                 it is a group's run, or the directory is the home or the root.
             deadlines: upper bounds for what the runtime does.
+            keeping: what is to be kept at the end, and when; None keeps nothing.
 
         Raises:
             ConfigProblems: all that is wrong in the configuration; nothing was started.
@@ -155,25 +158,29 @@ class Router:
             LedgerUnavailable: the intent cannot be made durable; nothing was started.
             WardenUnavailable: nobody would clean up after a crash; nothing was started.
             TeardownFailed: the instance could not be torn down verifiably.
+            NotKept: what was to be kept was not; the instance is gone.
         """
+        keeping = keeping or Keeping()
         given = dict(secrets) if isinstance(secrets, Mapping) else {}
         self.redact.learn(given)
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
             plan = await self.planner.plan(group, asked)
             spec = await self.planner.trusted_spec(plan, workspace)
+            if keeping.needs:
+                spec = attrs.evolve(spec, persistent=True)
             warden = self._start_warden()
-            route, relay = await self.planner.decide(plan, spec)
+            route, relay = await self.planner.decide(plan, spec, keeping.needs)
             values = secret_values(self.planner.config, plan.merged, route.runtime, given)
             await self.planner.remember(plan, spec)
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
-            session = self._session(route, relay, values, deadlines or Deadlines())
+            session = self._session(route, relay, values, deadlines or Deadlines(), keeping)
             try:
                 async with session:
                     yield session
             finally:
-                if session.record.teardown not in {"gone", "pending"}:
+                if session.record.teardown not in {"gone", "pending", "held"}:
                     self._left.add(session.name)
                     await persist(self._request_reap())
 
@@ -225,7 +232,12 @@ class Router:
         return warden
 
     def _session(
-        self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines
+        self,
+        route: Route,
+        relay: Relay,
+        secrets: Mapping[str, str],
+        deadlines: Deadlines,
+        keeping: Keeping,
     ) -> Session:
         for note in _notes(route):
             self._listener(events.Notice(note))
@@ -238,7 +250,15 @@ class Router:
             settle=route.assessment.settle,
         )
         return Session(
-            relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
+            relay=relay,
+            route=route,
+            spec=route.spec,
+            ledger=self.ledger,
+            intent=intent,
+            secrets=secrets,
+            listener=self._listener,
+            deadlines=deadlines,
+            keeping=keeping,
         )
 
     async def _request_reap(self) -> None:

@@ -6,11 +6,22 @@ prepare -> start -> (upload, execute, download)* -> [snapshot] -> teardown
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import attrs
 
@@ -21,11 +32,13 @@ from claw_core.errors import (
     ClawError,
     ConfigError,
     DeadlineExceeded,
+    NotKept,
     SpentInstance,
     TeardownFailed,
     Unsupported,
 )
 from claw_core.host import Host
+from claw_core.keeping import Keeping, due, hold, take
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
@@ -58,7 +71,8 @@ class Session:
 
     Leaving the block tears the instance down, whatever happened in it and however often the task
     is cancelled; a teardown that cannot be verified raises `TeardownFailed`, together with the
-    error of the block if there is one.
+    error of the block if there is one. What is to be kept before that, and is not, raises
+    `NotKept`; an instance that is kept is not torn down. A second cancellation skips a snapshot.
     """
 
     relay: Relay
@@ -69,6 +83,7 @@ class Session:
     _secrets: Mapping[str, str] = attrs.field(repr=False)
     _listener: events.Listener
     _deadlines: Deadlines = Deadlines()
+    _keeping: Keeping = Keeping()
     record: Record = attrs.field(init=False)
     _instance: Instance | None = attrs.field(init=False, default=None)
     _lease: Lease | None = attrs.field(init=False, default=None)
@@ -244,12 +259,33 @@ class Session:
     async def snapshot(self, target: Audit | Image) -> str:
         """Keep the disk under a name and return it.
 
+        Of a snapshot for inspection it is noted what is known of it, and it is searched for the
+        secrets of the session.
+
         Raises:
             Unsupported: the runtime keeps no snapshots.
         """
-        return await self._timed(
-            "snapshot", self.relay.snapshot(self._usable(), target), self._deadlines.transfer
-        )
+        work = self._take(target) if isinstance(target, Audit) else self._image(target)
+        return await self._timed("snapshot", work, self._deadlines.transfer)
+
+    async def _image(self, target: Image) -> str:
+        return await self.relay.snapshot(self._usable(), target)
+
+    async def _take(self, target: Audit) -> str:
+        secrets = {name: self._secrets[name] for name in self.spec.secrets}
+        state, listener = self._ledger.state, self._listener
+        try:
+            known = await take(
+                self.relay, self._usable(), target, self.record, secrets, state, listener
+            )
+        except OSError as error:
+            raise ClawError(
+                f"nothing can be noted of a snapshot: {error.strerror or error}",
+                remedy=f"see that {state} can be written to",
+            ) from error
+        assert known.name is not None
+        self.record.snapshot = known.name
+        return known.name
 
     def _acquire(self) -> None:
         self._lease = self._ledger.acquire(self._intent)
@@ -295,31 +331,99 @@ class Session:
         self.record.seconds[phase] = spent
 
     async def _end(self, error: BaseException | None) -> None:
-        """Tear down in a task of its own, and let neither failure hide the other."""
+        """Keep what is to be kept, tear down, and let no failure hide another one.
+
+        Each step is a task of its own, and comes whatever became of those before.
+        """
         if self._lease is None:
             return  # no intent, so no side effect either
+        failed = error is not None or bool(self.record.exit and self.record.exit.code)
+        if error is not None:
+            self.record.error = _what(error)
+        failures: list[Exception] = []
+        cancelled: asyncio.CancelledError | None = None
+        lease = self._lease
+        steps: tuple[tuple[Callable[[], Coroutine[Any, Any, None]], float], ...] = (
+            (functools.partial(self._close, lease), math.inf),
+            # One cancellation is the wish to end; another one, not to wait for a snapshot.
+            (functools.partial(self._keep_snapshot, failed), 1),
+            (functools.partial(self._keep_instance, lease, failed), math.inf),
+            (functools.partial(self._teardown, lease), math.inf),
+            (self._remember, math.inf),
+        )
+        for step, patience in steps:
+            try:
+                await persist(step(), patience)
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
+            except Exception as failure:  # noqa: BLE001 - raised below, with the others
+                failures.append(failure)
+        if failures and (error is not None or len(failures) > 1):
+            message = "the run failed, and its end did not go well"
+            errors = [*([] if error is None else [error]), *failures]
+            raise BaseExceptionGroup(message, errors) from None
+        if failures:
+            raise failures[0]
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self, lease: Lease) -> None:
+        """Let nothing more begin."""
+        if self._instance is None:
+            return
+        lease.mark("stopping")
+        if self._endpoint is not None:
+            await self._endpoint.close()
+
+    async def _keep_snapshot(self, failed: bool) -> None:
+        if self._created and due(self._keeping.snapshot, failed=failed):
+            with self._keeping_or_not("snapshot"):
+                name = await self.snapshot(Audit(self.spec.group or "run"))
+                text = f"the disk is kept as {name}; look into it with `claw snapshots open {name}`"
+                self._listener(events.Notice(text))
+
+    async def _keep_instance(self, lease: Lease, failed: bool) -> None:
+        if not self._created or not due(self._keeping.instance, failed=failed):
+            return
+        started = time.monotonic()
+        with self._keeping_or_not("stop"):
+            limit = self._deadlines.teardown
+            await hold(self.relay, self._usable(), lease, self._keeping.seconds, limit)
+        self._spend("stop", started)
+        self.record.teardown, self.record.kept_until = "held", lease.detail["wall"]
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(lease.detail["wall"]))
+        text = (
+            f"{self.name} is kept until {until}; enter it with `claw shell {self.name}`,"
+            f" delete it with `claw reap {self.name}`"
+        )
+        self._listener(events.Notice(text))
+
+    @contextlib.contextmanager
+    def _keeping_or_not(self, phase: str) -> Iterator[None]:
+        """Say of a failure that what was to be kept was not."""
         try:
-            await persist(self._teardown(self._lease))
-        except TeardownFailed as failure:
-            if error is None:
-                raise
-            message = "the run failed, and its instance could not be torn down"
-            raise BaseExceptionGroup(message, [error, failure]) from None
-        finally:
-            if error is not None:
-                phase = getattr(error, "phase", None)
-                self.record.error = type(error).__name__ + (f" in {phase}" if phase else "")
-            await persist(self._remember())
+            yield
+        except Exception as error:
+            text = error.message if isinstance(error, ClawError) else str(error)
+            failure = NotKept(
+                text or "it did not end in time",
+                runtime=self.relay.name,
+                phase=phase,
+                instance=self.name,
+                cleaned="the instance is torn down all the same",
+                remedy=getattr(error, "remedy", None),
+            )
+            self.record.error = self.record.error or _what(failure)
+            raise failure from error
 
     async def _teardown(self, lease: Lease) -> None:
+        if self.record.teardown == "held":
+            return
         started = time.monotonic()
         if self._instance is None:
             await in_thread(lease.release)
             self.record.teardown = "gone"
             return
-        lease.mark("stopping")
-        if self._endpoint is not None:
-            await self._endpoint.close()
         outcome = await destroy(
             self.relay,
             self._instance,
@@ -347,6 +451,12 @@ class Session:
         except OSError as error:
             # The run is over and torn down: a full disk must not turn it into a failure.
             self._listener(events.Notice(f"runs.jsonl could not be written: {error.strerror}"))
+
+
+def _what(error: BaseException) -> str:
+    """Type and phase of an error: what the record tells of it."""
+    phase = getattr(error, "phase", None)
+    return type(error).__name__ + (f" in {phase}" if phase else "")
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 import click
@@ -19,8 +19,9 @@ from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import Parsed, document, exit_code, failures, say
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
-from claw_core.errors import ClawError, ConfigError, TeardownFailed
-from claw_core.model import Mount, Network, Resources
+from claw_core.errors import ClawError, ConfigError, NotKept, TeardownFailed
+from claw_core.keeping import Keeping
+from claw_core.model import Mount, Network, Resources, When
 from claw_core.request import WORKSPACE
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class Options:
     timeout: float | None
     idle_timeout: float | None
     workdir: str | None
+    snapshot: When
+    keep: When
+    keep_for: float
     tty: bool
     json: bool
     quiet: bool
@@ -110,6 +114,12 @@ class Options:
             from claw_core import archive  # most runs move no files
 
             archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
+
+    def keeping(self) -> Keeping | None:
+        """What is to be kept at the end."""
+        if self.snapshot == self.keep == "never":
+            return None
+        return Keeping(self.snapshot, self.keep, self.keep_for)
 
     def workspace(self) -> Path | None:
         """The working directory, unless an upload goes where it would be seen."""
@@ -192,6 +202,25 @@ class Options:
     help="Stop the command when it is silent for this long (exit code 124).",
 )
 @click.option("-w", "--workdir", metavar="DIR", help="Directory inside to start in.")
+@click.option(
+    "--snapshot",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Keep the disk as a snapshot before the instance is torn down; see `claw snapshots`.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Stop the instance and keep it, in place of its teardown; see `claw ps`.",
+)
+@click.option(
+    "--keep-for",
+    type=Parsed("duration", units.duration),
+    metavar="TIME",
+    default="24h",
+    help="For how long it is kept (24h).",
+)
 @configured
 @click.option(
     "--events",
@@ -243,6 +272,7 @@ async def _run(options: Options) -> int:
                 network=options.network,
                 resources=Resources(options.cpus, options.memory, options.processes),
                 workdir=options.workdir,
+                keeping=options.keeping(),
             ) as session,
         ):
             record = session.record
@@ -305,7 +335,8 @@ def _events(path: Path | None, progress: Listener) -> tuple[EventLog | None, Lis
 def _code(record: Record | None, known: Sequence[ClawError]) -> int:
     """The command's own code, unless claw failed before or after it; see the help of `claw run`."""
     own = record.exit.code if record and record.exit else 0
-    if not known or (own and all(isinstance(failure, TeardownFailed) for failure in known)):
+    at_the_end = (NotKept, TeardownFailed)
+    if not known or (own and all(isinstance(failure, at_the_end) for failure in known)):
         return own
     return exit_code(known)
 

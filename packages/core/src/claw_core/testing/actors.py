@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ class Decided:
         """See `Planner`."""
         return self.route.spec
 
-    async def decide(self, plan: Plan, spec: Spec) -> tuple[Route, Relay]:
+    async def decide(self, plan: Plan, spec: Spec, needs: Sequence[str]) -> tuple[Route, Relay]:
         """See `Planner`."""
         return self.route, self.relay
 
