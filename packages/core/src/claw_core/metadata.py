@@ -134,8 +134,10 @@ def forget(state: Path, metadata: Metadata) -> None:
     Raises:
         OSError: it may still be there.
     """
-    durable.remove(directory(state) / metadata.file)
-    durable.sync_directory(directory(state))
+    folder = directory(state)
+    if folder.exists():
+        durable.remove(folder / metadata.file)
+        durable.sync_directory(folder)
 
 
 def read(state: Path) -> tuple[list[Metadata], list[str]]:
@@ -149,9 +151,21 @@ def read(state: Path) -> tuple[list[Metadata], list[str]]:
     folder = directory(state)
     for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder.exists() else ():
         try:
-            found.append(Metadata.from_json(json.loads(path.read_bytes())))
-        except FileNotFoundError:
-            continue  # deleted meanwhile
+            one = find(state, path.name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
+        else:
+            found += [] if one is None else [one]
     return found, problems
+
+
+def find(state: Path, file: str) -> Metadata | None:
+    """Return what one file says; None where there is none.
+
+    Raises:
+        OSError, KeyError, TypeError, ValueError: it cannot be read.
+    """
+    try:
+        return Metadata.from_json(json.loads((directory(state) / file).read_bytes()))
+    except FileNotFoundError:
+        return None

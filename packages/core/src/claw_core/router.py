@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ import attrs
 from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
-from claw_core.errors import Refused, WardenUnavailable
+from claw_core.errors import ClawError, Refused, WardenUnavailable
 from claw_core.keeping import Keeping
 from claw_core.ledger import Intent, Ledger, default_state_directory
-from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.model import Exit, Mount, Network, Refusal, Resources, Spec
 from claw_core.planner import Planner
 from claw_core.redaction import Redactor, redacted
 from claw_core.registry import Registry, load_observers
@@ -27,6 +28,8 @@ from claw_core.tasks import in_thread, persist
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
+    from claw_core.entry import Entry
+    from claw_core.lease import Lease
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
@@ -176,13 +179,77 @@ class Router:
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             session = self._session(route, relay, values, deadlines or Deadlines(), keeping)
-            try:
-                async with session:
-                    yield session
-            finally:
-                if session.record.teardown not in {"gone", "pending", "held"}:
-                    self._left.add(session.name)
-                    await persist(self._request_reap())
+            async with self._seen_to(session):
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def reopen(
+        self,
+        entry: Entry,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        deadlines: Deadlines | None = None,
+        keeping: Keeping | None = None,
+    ) -> AsyncIterator[Session]:
+        """Start an instance that is kept, for the length of the block, with the disk that it has.
+
+        Killed meanwhile, it leaves an instance that is torn down.
+
+        Args:
+            entry: of the instance.
+            env: environment of every command; that of before is not kept.
+            workdir: directory in which commands start.
+            deadlines: upper bounds for what the runtime does.
+            keeping: what is to be kept at the end; None: the instance, for as long as by default.
+
+        Raises:
+            ClawError: it is not kept, or somebody else has it; nothing was started.
+            Refused: the runtime cannot run it as it is; it stays as it is.
+            NotKept: it could not be kept again, and is gone.
+        """
+        intent = entry.intent
+        if intent is None or entry.state != "held":
+            raise ClawError(
+                f"it is not kept: its state is {entry.state!r}",
+                instance=entry.name,
+                remedy="see `claw ps`",
+            )
+        spec = Spec(intent.group, intent.image, env=env or {}, workdir=workdir, persistent=True)
+        with redacted(self.redact):
+            relay = self.planner.registry.resolve(intent.runtime, intent.settings)
+            answer = await relay.assess(spec)
+            if isinstance(answer, Refusal):
+                raise Refused(answer.reason, runtime=relay.name, remedy=answer.remedy)
+            await self.warden()
+            route = Route(intent.runtime, relay.settings, answer, "it was kept", spec)
+            session = Session(
+                relay=relay,
+                route=route,
+                spec=spec,
+                ledger=self.ledger,
+                intent=intent,
+                secrets={},
+                listener=self._listener,
+                deadlines=deadlines or Deadlines(),
+                keeping=keeping or Keeping(instance="always"),
+                kept=await in_thread(_claimed, self.ledger, entry),
+            )
+            async with self._seen_to(session):
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def _seen_to(self, session: Session) -> AsyncIterator[None]:
+        """Open a session, and see to what it leaves."""
+        try:
+            async with session:
+                yield
+        finally:
+            if session.record.teardown not in {"gone", "pending", "held"}:
+                self._left.add(session.name)
+                await persist(self._request_reap())
+            if session.record.snapshot is not None:
+                await persist(self._retain(), 1)
 
     async def run(
         self,
@@ -268,6 +335,17 @@ class Router:
         except WardenUnavailable as error:  # what happened to the session is what matters
             self._listener(events.Notice(f"left to the next claw process: {error}"))
 
+    async def _retain(self) -> None:
+        """Delete the snapshots that are too much, now that there is another one."""
+        from claw_core.snapshots import Snapshots  # most sessions keep none
+
+        snapshots = Snapshots(self.ledger, self.planner.registry.resolve)
+        try:
+            for text in await snapshots.retain(self.planner.config.retention):
+                self._listener(events.Notice(text))
+        except (ClawError, OSError) as error:  # the session is over, and its snapshot is there
+            self._listener(events.Notice(f"too old snapshots cannot be looked for: {error}"))
+
     def _start_warden(self) -> asyncio.Task[Warden]:
         failed = (
             self._warden is not None
@@ -297,6 +375,27 @@ class Router:
             warden.hand_over()
         else:
             await warden.close()
+
+
+def _claimed(ledger: Ledger, entry: Entry) -> Lease:
+    """Take over the lease of an instance that is kept.
+
+    Raises:
+        ClawError: it is not kept any more, or somebody else has it.
+    """
+    for _ in range(50):
+        lease = ledger.claim(entry)
+        if lease is not None and lease.state == "held":
+            return lease
+        if lease is not None:
+            lease.abandon()
+            break
+        time.sleep(0.01)  # a mere look by another process has it for some microseconds
+    raise ClawError(
+        "somebody else has just opened it, or deletes it",
+        instance=entry.name,
+        remedy="see `claw ps`",
+    )
 
 
 def _notes(route: Route) -> Iterable[str]:

@@ -84,6 +84,8 @@ class Session:
     _listener: events.Listener
     _deadlines: Deadlines = Deadlines()
     _keeping: Keeping = Keeping()
+    _kept: Lease | None = None
+    """Where the instance was kept: it is started again, and not made."""
     record: Record = attrs.field(init=False)
     _instance: Instance | None = attrs.field(init=False, default=None)
     _lease: Lease | None = attrs.field(init=False, default=None)
@@ -106,9 +108,10 @@ class Session:
             assert self._lease is not None
             host = Host(self._lease, self.relay.name, self._secrets, self._listener)
             self._instance = Instance(self.name, self.spec, host)
-            await self._timed(
-                "prepare", self.relay.prepare(self._instance), self._deadlines.prepare
-            )
+            if self._kept is None:
+                await self._timed(
+                    "prepare", self.relay.prepare(self._instance), self._deadlines.prepare
+                )
             await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
             self._created = True
             self._listen(self._lease)
@@ -288,7 +291,11 @@ class Session:
         return known.name
 
     def _acquire(self) -> None:
-        self._lease = self._ledger.acquire(self._intent)
+        if self._kept is None:
+            self._lease = self._ledger.acquire(self._intent)
+            return
+        self._kept.resume()
+        self._lease, self._created = self._kept, True
 
     def _listen(self, lease: Lease) -> None:
         """Take the commands of `claw exec`; a run that cannot goes on without."""

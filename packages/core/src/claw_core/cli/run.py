@@ -93,6 +93,8 @@ class Options:
     json: bool
     quiet: bool
     verbose: bool
+    bare: bool = False
+    """Whether the working directory stays out of sight."""
 
     def check(self) -> None:
         """Refuse early what would otherwise fail after the command has run.
@@ -123,7 +125,7 @@ class Options:
 
     def workspace(self) -> Path | None:
         """The working directory, unless an upload goes where it would be seen."""
-        if any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
+        if self.bare or any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
             return None
         try:
             return Path.cwd()
@@ -243,10 +245,16 @@ def command(**options: Any) -> None:
     Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
     127 not found; 128+n signal; 2 usage.
     """
-    end_with(_run(Options(**options)))
+    end_with(run(Options(**options)))
 
 
-async def _run(options: Options) -> int:
+def options_of(*arguments: str) -> Options:
+    """What these arguments of `claw run` ask for."""
+    return Options(**command.make_context("run", [*arguments]).params)
+
+
+async def run(options: Options) -> int:
+    """Do what is asked for, and return the exit code."""
     from claw_core.capture import Capture
     from claw_core.router import Router
 
