@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from claw_core import events, failpoints
+from claw_core import events, failpoints, vfs
 from claw_core.errors import ClawError
 from claw_core.model import Audit, Instance, When
 from claw_core.tasks import in_thread
@@ -95,7 +94,7 @@ async def take(
         group=record.group,
         image=instance.spec.image,
         started=record.started,
-        taken=time.time(),
+        taken=vfs.wall_clock(),
         exit=record.exit.code if record.exit else None,
         signal=record.exit.signal if record.exit else None,
         error=record.error,

@@ -218,8 +218,9 @@ class Machine:
     def exists(self, path: str | Path) -> bool:
         """See `os.path.exists`."""
         self._enter("exists")
-        directory, _, name = str(path).rpartition("/")
-        return name in self.disk.names.get(directory, ())
+        where = str(path)
+        directory, _, name = where.rpartition("/")
+        return where in self.disk.names or name in self.disk.names.get(directory, ())
 
     def listdir(self, descriptor: int) -> list[str]:
         """See `os.listdir`."""
