@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -12,8 +13,15 @@ from typing import Any
 
 import pytest
 
-from claw_core import durable, events, metadata
-from claw_core.errors import ClawError, NotKept, Refused, RuntimeFault, TeardownFailed
+from claw_core import durable, events, metadata, vfs
+from claw_core.errors import (
+    ClawError,
+    LedgerUnavailable,
+    NotKept,
+    Refused,
+    RuntimeFault,
+    TeardownFailed,
+)
 from claw_core.keeping import Keeping
 from claw_core.ledger import Ledger
 from claw_core.model import (
@@ -23,6 +31,7 @@ from claw_core.model import (
     Exit,
     Image,
     Instance,
+    Refusal,
     Snapshot,
     SnapshotTarget,
     Spec,
@@ -365,3 +374,92 @@ def test_a_label_is_made_a_part_of_a_name() -> None:
     assert Audit("after a / failure").slug == "after-a-failure"
     assert Audit("../..").slug == "audit"
     assert len(Audit("x" * 300).slug) == 100
+
+
+async def opened_again(keeper: Keeper, **options: Any) -> Opened:
+    """Open what is kept, and run a command in it."""
+    async with Opened(keeper) as opened:
+        (entry,) = opened.router.ledger.scan()
+        async with opened.router.reopen(entry, **options) as session:
+            (entry,) = opened.router.ledger.scan()
+            assert (entry.state, entry.alive, entry.owner) == ("running", True, os.getpid())
+            assert (await session.run(["x"])).code == 0
+    return opened
+
+
+def test_what_is_kept_is_started_again_and_kept(keeper: Keeper, state: Path) -> None:
+    asyncio.run(once(keeper, KEEP, image="base:1", group="finance"))
+    keeper.calls.clear()
+    asyncio.run(opened_again(keeper))
+    assert keeper.calls == ["start", "execute", "stop"]
+    (entry,) = Ledger.open(state).scan()
+    assert entry.state == "held"
+    assert (record(state)["group"], record(state)["teardown"]) == ("finance", "held")
+    asyncio.run(opened_again(keeper, keeping=Keeping("always")))
+    assert keeper.calls[-2:] == ["snapshot", "teardown"]
+    assert left(state) == []
+
+
+def test_what_does_not_start_again_stays_kept(keeper: Keeper, state: Path) -> None:
+    asyncio.run(once(keeper, KEEP))
+    keeper.then["start"] = fail(RuntimeFault("no room"))
+    with pytest.raises(RuntimeFault, match="no room"):
+        asyncio.run(opened_again(keeper))
+    assert "teardown" not in keeper.calls
+    assert [entry.state for entry in Ledger.open(state).scan()] == ["held"]
+
+
+def test_what_its_runtime_refuses_stays_untouched(
+    keeper: Keeper, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(once(keeper, KEEP))
+    keeper.calls.clear()
+
+    async def assess(spec: Spec) -> Refusal:
+        return Refusal("its image is gone", "make it again")
+
+    monkeypatch.setattr(keeper, "assess", assess)
+    with pytest.raises(Refused, match="its image is gone"):
+        asyncio.run(opened_again(keeper))
+    assert keeper.calls == []
+    assert [entry.state for entry in Ledger.open(state).scan()] == ["held"]
+
+
+def test_only_what_is_kept_and_nobodys_is_opened_again(keeper: Keeper, state: Path) -> None:
+    asyncio.run(once(keeper, KEEP))
+
+    async def main() -> None:
+        async with Opened(keeper) as opened:
+            (entry,) = opened.router.ledger.scan()
+            async with opened.router.reopen(entry):
+                with pytest.raises(ClawError, match="somebody else"):
+                    async with opened.router.reopen(entry):
+                        raise AssertionError
+                (now,) = opened.router.ledger.scan()
+                with pytest.raises(ClawError, match="its state is 'running'"):
+                    async with opened.router.reopen(now):
+                        raise AssertionError
+
+    asyncio.run(main())
+    assert [entry.state for entry in Ledger.open(state).scan()] == ["held"]
+
+
+def test_what_cannot_be_noted_to_run_again_stays_kept(
+    keeper: Keeper, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(once(keeper, KEEP))
+    keeper.calls.clear()
+
+    def full(*arguments: Any) -> int:
+        if next(counts) < allowed:
+            return os.pwrite(*arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for allowed in (0, 1):  # the fact that tells who has it, and then the state
+        counts = itertools.count()
+        with monkeypatch.context() as patch, pytest.raises(LedgerUnavailable):
+            patch.setattr(vfs, "pwrite", full)
+            asyncio.run(opened_again(keeper))
+        assert keeper.calls == []
+        (entry,) = Ledger.open(state).scan()
+        assert (entry.state, entry.alive) == ("held", False)

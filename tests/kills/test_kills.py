@@ -9,13 +9,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from claw_core import failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
 from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
-from core import test_reaper
+from core import test_kept_kills, test_reaper
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
@@ -28,6 +29,7 @@ KEPT = {"docker.stopped"}
 """Only passed where something is kept."""
 DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")} - KEPT
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
+KEEPER = {*test_kept_kills.POINTS}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
 """Neither of the two has a fact to record."""
 LIMBO = {"teardown.pre-limbo", "teardown.post-limbo", "teardown.settled"}
@@ -54,7 +56,7 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | KEPT | MODEL
+    killed = LOCAL | FROZEN | DOCKER | KEPT | MODEL | KEEPER
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -67,6 +69,13 @@ def test_a_kill_at_any_point_of_the_local_sandbox(local: Scene, point: str) -> N
 
 @pytest.mark.parametrize("point", sorted(DOCKER))
 def test_a_kill_at_any_point_of_docker(docker: Scene, point: str) -> None:
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(KEPT))
+def test_a_kill_of_who_keeps_a_container(docker: Scene, point: str) -> None:
+    docker.world = attrs.evolve(docker.world, options=(*docker.world.options, "--keep", "always"))
     docker.kill_at(point)
     docker.assert_nothing_is_left()
 
