@@ -444,22 +444,23 @@ def test_only_what_is_kept_and_nobodys_is_opened_again(keeper: Keeper, state: Pa
     assert [entry.state for entry in Ledger.open(state).scan()] == ["held"]
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
 def test_what_cannot_be_noted_to_run_again_stays_kept(
-    keeper: Keeper, state: Path, monkeypatch: pytest.MonkeyPatch
+    keeper: Keeper, state: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
 ) -> None:
+    """First comes the fact that tells who has it, and then the state."""
     asyncio.run(once(keeper, KEEP))
     keeper.calls.clear()
+    counts = itertools.count()
 
     def full(*arguments: Any) -> int:
         if next(counts) < allowed:
             return os.pwrite(*arguments)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for allowed in (0, 1):  # the fact that tells who has it, and then the state
-        counts = itertools.count()
-        with monkeypatch.context() as patch, pytest.raises(LedgerUnavailable):
-            patch.setattr(vfs, "pwrite", full)
-            asyncio.run(opened_again(keeper))
-        assert keeper.calls == []
-        (entry,) = Ledger.open(state).scan()
-        assert (entry.state, entry.alive) == ("held", False)
+    monkeypatch.setattr(vfs, "pwrite", full)
+    with pytest.raises(LedgerUnavailable):
+        asyncio.run(opened_again(keeper))
+    assert keeper.calls == []
+    (entry,) = Ledger.open(state).scan()
+    assert (entry.state, entry.alive) == ("held", False)
