@@ -152,6 +152,18 @@ def test_it_is_deleted_before_it_is_forgotten(shelf: Shelf) -> None:
     assert metadata.read(shelf.state)[0] == []
 
 
+def test_what_is_missing_is_only_forgotten(shelf: Shelf) -> None:
+    """A listing may miss what is there; nothing is deleted for that."""
+    shelf.have(noted("a", taken=1.0))
+    real = shelf.keeper.snapshots
+    shelf.keeper.snapshots = {}
+    (kept,) = shelf.find()
+    shelf.keeper.snapshots = real
+    asyncio.run(shelf.snapshots.delete(kept))
+    assert real == {"a": INSTANCE}
+    assert metadata.read(shelf.state)[0] == []
+
+
 def all_of(*names: str, **changes: Any) -> list[Kept]:
     now = time.time()
     return [
@@ -183,7 +195,9 @@ def test_the_newest_is_never_too_much_and_what_is_missing_is_forgotten() -> None
     old = attrs.evolve(newest, known=attrs.evolve(newest.known, taken=1.0))
     assert list(excess([old], limits, time.time())) == []
     missing = attrs.evolve(newest, state="missing", remark="gone")
-    assert list(excess([missing, newest], limits, time.time())) == [(missing, "gone")]
+    assert list(excess([missing, newest], limits, time.time())) == []
+    missing = attrs.evolve(old, state="missing", remark="gone")
+    assert list(excess([newest, missing], limits, time.time())) == [(missing, "gone")]
 
 
 def test_after_each_snapshot_the_oldest_goes_and_that_is_said(shelf: Shelf, state: Path) -> None:

@@ -99,7 +99,7 @@ class Snapshots:
             OSError: it is absent, and still noted.
         """
         known = kept.known
-        if known.name is not None:
+        if known.name is not None and kept.state != "missing":
             relay = self.resolve(known.runtime, known.settings)
             await relay.delete_snapshot(known.name)
             if known.name in {one.name for one in await relay.list_snapshots(self.ledger.install)}:
@@ -186,15 +186,17 @@ def excess(found: Iterable[Kept], limits: Retention, now: float) -> Iterator[tup
     for kept in found:
         if not kept.noted or kept.known.name is None:
             continue
+        too_old = now - kept.known.taken > limits.max_age
         if kept.state == "missing":
-            yield kept, str(kept.remark)
+            if too_old:
+                yield kept, str(kept.remark)
             continue
         number, size = number + 1, size + (kept.known.size or 0)
         if number == 1:
             continue
         if number > limits.keep:
             yield kept, f"no more than {limits.keep} are kept"
-        elif now - kept.known.taken > limits.max_age:
+        elif too_old:
             yield kept, f"it is older than {limits.max_age / 86400:g} days"
         elif size > limits.max_disk:
             yield kept, f"together they have more than {limits.max_disk / (1 << 30):g} GiB"

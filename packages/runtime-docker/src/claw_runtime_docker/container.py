@@ -24,7 +24,6 @@ OWN_PLACES: Final = (HOME, WORKSPACE)
 PROFILE: Final = Path(__file__).with_name("seccomp.json")
 """Filter of system calls under which no command can set a set-user-id bit, in Docker's format."""
 INSTALL_LABEL: Final = "claw.install"
-INSTANCE_LABEL: Final = "claw.instance"
 TOMBSTONE_LABEL: Final = "claw.tombstone"
 
 
@@ -138,7 +137,7 @@ def tombstone_body(name: str, image: str) -> dict[str, Any]:
 
 def labels(name: str) -> dict[str, str]:
     """What tells whose a container is."""
-    return {INSTALL_LABEL: name.split("-")[1], INSTANCE_LABEL: name}
+    return {INSTALL_LABEL: name.split("-")[1], "claw.instance": name}
 
 
 def misplaced(mounts: tuple[Mount, ...]) -> str | None:

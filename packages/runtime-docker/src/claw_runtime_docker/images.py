@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from claw_core.errors import RuntimeFault
-from claw_core.model import Audit, Refusal, Snapshot, SnapshotTarget
-from claw_runtime_docker.container import INSTALL_LABEL, INSTANCE_LABEL
+from claw_core.model import Audit, Refusal, Snapshot, SnapshotTarget, instance_name
+from claw_runtime_docker.container import INSTALL_LABEL
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineBroken, EngineError
 
@@ -25,8 +26,12 @@ AUDITS: Final = "claw-audit"
 """Repository of images that are kept for inspection."""
 _DELETED: Final = 2
 """The kind of a change: the path is not there any more."""
-_AUDIT_LABEL: Final = "claw.audit"
-"""Says of an image for inspection which install has made it."""
+_AUDIT: Final = re.compile(
+    rf"(?:(?:localhost|docker\.io/library)/)?({AUDITS}:.+-([0-9a-f]{{8}})-([0-9a-f]{{12}}))"
+)
+"""The name of one: it tells which install has made it of which instance. (Labels are inherited by
+what is made of it, and Podman up to 4.8 takes none:
+https://github.com/containers/podman/issues/13770)"""
 
 
 async def find(engine: Engine, image: str) -> Any:
@@ -93,11 +98,9 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
     What lies in memory is not in it: `/run` with the secrets, `/tmp`, the home directory.
     """
     if isinstance(target, Audit):
-        name, tag = AUDITS, f"{target.slug}-{instance.rpartition('-')[2]}"
-        own = {_AUDIT_LABEL: instance.split("-")[1], INSTANCE_LABEL: instance}
+        name, tag = AUDITS, f"{target.slug}-{instance.removeprefix('claw-')}"
     else:
         name, tag = split(target.name)
-        own = {_AUDIT_LABEL: "", INSTANCE_LABEL: ""}  # not what it may have from its base
     config = (await engine.call("GET", f"/images/{image}/json"))["Config"]
     body = {
         # What is empty here the engine would take from the container.
@@ -106,7 +109,7 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
         "User": config.get("User") or "0",
         "WorkingDir": config.get("WorkingDir") or "/",
         "Env": config.get("Env") or [],
-        "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: "", **own},
+        "Labels": {**(config.get("Labels") or {}), INSTALL_LABEL: ""},
     }
     query = {"container": instance, "repo": name, "tag": tag, "comment": f"snapshot of {instance}"}
     replaced = await find(engine, f"{name}:{tag}")
@@ -118,24 +121,21 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
 
 async def audits(engine: Engine, install: str) -> frozenset[Snapshot]:
     """The engine's own listing of an install's images for inspection."""
-    filters = json.dumps({"label": [f"{_AUDIT_LABEL}={install}"]})
-    found = await engine.call("GET", "/images/json", {"filters": filters})
+    found = await engine.call("GET", "/images/json")
     if not isinstance(found, list):
         raise EngineBroken(f"the engine at {engine.endpoint} gave no listing of images")
-    names = {
-        name.removeprefix("localhost/"): (one.get("Labels") or {}).get(INSTANCE_LABEL, "")
-        for one in found
-        for name in one.get("RepoTags") or ()
-    }
-    mine = {name: instance for name, instance in names.items() if is_audit(name)}
-    sizes = await asyncio.gather(*(_size(engine, name) for name in mine))
-    listed = zip(mine.items(), sizes, strict=True)
-    return frozenset(Snapshot(name, instance, size) for (name, instance), size in listed)
+    names = (name for one in found for name in one.get("RepoTags") or ())
+    mine = [match for name in names if (match := _AUDIT.fullmatch(name)) and match[2] == install]
+    sizes = await asyncio.gather(*(_size(engine, match[1]) for match in mine))
+    return frozenset(
+        Snapshot(match[1], instance_name(match[2], match[3]), size)
+        for match, size in zip(mine, sizes, strict=True)
+    )
 
 
 def is_audit(image: str) -> bool:
     """Whether an image is one for inspection, by its name."""
-    return image.startswith(f"{AUDITS}:")
+    return _AUDIT.fullmatch(image) is not None
 
 
 async def remove_audit(engine: Engine, image: str) -> None:
