@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,43 @@ def test_what_does_not_start_again_stays_kept(keeper: Keeper, state: Path) -> No
         asyncio.run(opened_again(keeper))
     assert "teardown" not in keeper.calls
     assert [entry.state for entry in Ledger.open(state).scan()] == ["held"]
+
+
+@pytest.mark.parametrize("moment", ["claim", "start"])
+def test_a_cancellation_while_it_is_opened_again_leaves_it_kept(
+    keeper: Keeper, state: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    asyncio.run(once(keeper, KEEP))
+    keeper.calls.clear()
+    claim, entered = Ledger.claim, asyncio.Event()
+
+    def slow(self: Ledger, entry: Any) -> Any:
+        loop.call_soon_threadsafe(entered.set)
+        time.sleep(0.1)
+        return claim(self, entry)
+
+    async def linger() -> None:
+        entered.set()
+        await hang()
+
+    if moment == "claim":
+        monkeypatch.setattr(Ledger, "claim", slow)
+    else:
+        keeper.then["start"] = linger
+
+    async def main() -> None:
+        task = asyncio.create_task(opened_again(keeper))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (entry,) = Ledger.open(state).scan()
+        assert (entry.state, entry.alive) == ("held", False)
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        runner.run(main())
+    assert "teardown" not in keeper.calls
 
 
 def test_what_its_runtime_refuses_stays_untouched(

@@ -76,13 +76,6 @@ def test_a_snapshot_from_the_run_to_its_deletion(
     assert name not in engine.images()
 
 
-def test_a_run_that_went_well_leaves_none(environment: Mapping[str, str]) -> None:
-    shown, _ = kept_run(environment, "--snapshot", "on-failure", program="exit 0")
-    assert (shown["exit"], shown["snapshot"]) == (0, None)
-    assert listed(environment) == []
-    assert claw("snapshots", "list", env=environment).stdout == b"no snapshots\n"
-
-
 def test_one_that_is_in_use_stays_and_is_said(
     engine: TestEngine, environment: Mapping[str, str]
 ) -> None:
@@ -213,30 +206,3 @@ def test_a_container_that_is_entered_can_be_torn_down_at_the_end(
         assert console.ends() == 0
     assert name not in engine.names()
     assert entries(state) == []
-
-
-def test_what_is_kept_is_reaped_when_its_time_is_over(
-    engine: TestEngine, environment: Mapping[str, str], state: Path
-) -> None:
-    shown, _ = kept_run(environment, "--keep", "on-failure", "--keep-for", "1s", program="exit 1")
-    assert shown["teardown"] == "held"
-    # The next claw process hands it to its warden.
-    assert eventually(lambda: ps(environment) == [], 30)
-    assert eventually(lambda: shown["instance"] not in engine.names(), 10)
-
-
-def test_a_run_that_may_be_kept_and_is_killed_leaves_nothing(
-    engine: TestEngine, environment: Mapping[str, str], state: Path
-) -> None:
-    with start(
-        *("run", "-r", "docker", "--image", IMAGE, "--keep", "always", "--snapshot", "always"),
-        *("--", "sh", "-c", "echo in; sleep 60"),
-        env={**os.environ, **environment},
-    ) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == b"in\n"
-        owner.kill()
-        owner.communicate(timeout=30)
-    assert eventually(lambda: entries(state) == [], 30)
-    install = Ledger.open(state).install
-    assert [name for name in engine.names() if install in name] == []

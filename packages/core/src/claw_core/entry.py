@@ -72,8 +72,8 @@ class Entry:
     @property
     def owner(self) -> int | None:
         """Process id of its owner, for people only: the one that has opened it again, if any."""
-        again = self.facts.get(OWNER)
-        if again is not None:
+        again = self.facts.get(OWNER, "")
+        if again.isdigit():
             return int(again)
         return self.intent.owner if self.intent else None
 

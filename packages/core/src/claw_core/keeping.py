@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,12 +16,16 @@ from claw_core.model import Audit, Instance, When
 from claw_core.tasks import in_thread
 
 if TYPE_CHECKING:
+    from claw_core.entry import Entry
     from claw_core.lease import Lease
+    from claw_core.ledger import Ledger
     from claw_core.metadata import Metadata
     from claw_core.relay import Relay
     from claw_core.runs import Record
 
 DAY: Final = 86400.0
+SEARCH_TIMEOUT: Final = 300.0
+"""Seconds that a runtime has to look for the secrets of a run."""
 SHOWN: Final = 20
 """Files with a secret that a message names; the metadata has all of them."""
 
@@ -112,6 +117,28 @@ async def take(
     return known
 
 
+def resume(ledger: Ledger, entry: Entry) -> Lease:
+    """Take over an instance that is kept, so that this process may start it again.
+
+    Raises:
+        ClawError: it is not kept any more, or somebody else has it; it stays as it is.
+    """
+    for _ in range(50):
+        lease = ledger.claim(entry)
+        if lease is not None and lease.state == "held":
+            lease.resume()
+            return lease
+        if lease is not None:
+            lease.abandon()
+            break
+        time.sleep(0.01)  # a mere look by another process has it for some microseconds
+    raise ClawError(
+        "somebody else has just opened it, or deletes it",
+        instance=entry.name,
+        remedy="see `claw ps`",
+    )
+
+
 async def hold(
     relay: Relay, instance: Instance, lease: Lease, seconds: float, deadline: float
 ) -> None:
@@ -150,9 +177,12 @@ async def _searched(
     if not names:
         return known
     try:
-        found = await relay.search(instance, tuple(sorted(set().union(*wanted.values()))))
+        async with asyncio.timeout(SEARCH_TIMEOUT):
+            found = await relay.search(instance, tuple(sorted(set().union(*wanted.values()))))
     except ClawError as error:
         return attrs.evolve(known, unsearched=instance.host.redact(error.message))
+    except TimeoutError:
+        return attrs.evolve(known, unsearched=f"it took longer than {SEARCH_TIMEOUT:g} s")
     paths = tuple(sorted(map(instance.host.redact, found)))
     return attrs.evolve(known, searched=names, found_in=paths)
 

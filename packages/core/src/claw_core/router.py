@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -29,10 +28,12 @@ from claw_core.warden import Warden
 
 if TYPE_CHECKING:
     from claw_core.entry import Entry
-    from claw_core.lease import Lease
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
+
+RETENTION_TIMEOUT: Final = 60.0
+"""Seconds that the deletion of snapshots has, which are too many, at the end of a session."""
 
 
 @attrs.frozen
@@ -233,7 +234,7 @@ class Router:
                 listener=self._listener,
                 deadlines=deadlines or Deadlines(),
                 keeping=keeping or Keeping(instance="always"),
-                kept=await in_thread(_claimed, self.ledger, entry),
+                kept=entry,
             )
             async with self._seen_to(session):
                 yield session
@@ -341,7 +342,9 @@ class Router:
 
         snapshots = Snapshots(self.ledger, self.planner.registry.resolve)
         try:
-            for text in await snapshots.retain(self.planner.config.retention):
+            async with asyncio.timeout(RETENTION_TIMEOUT):
+                said = await snapshots.retain(self.planner.config.retention)
+            for text in said:
                 self._listener(events.Notice(text))
         except (ClawError, OSError) as error:  # the session is over, and its snapshot is there
             self._listener(events.Notice(f"too old snapshots cannot be looked for: {error}"))
@@ -375,27 +378,6 @@ class Router:
             warden.hand_over()
         else:
             await warden.close()
-
-
-def _claimed(ledger: Ledger, entry: Entry) -> Lease:
-    """Take over the lease of an instance that is kept.
-
-    Raises:
-        ClawError: it is not kept any more, or somebody else has it.
-    """
-    for _ in range(50):
-        lease = ledger.claim(entry)
-        if lease is not None and lease.state == "held":
-            return lease
-        if lease is not None:
-            lease.abandon()
-            break
-        time.sleep(0.01)  # a mere look by another process has it for some microseconds
-    raise ClawError(
-        "somebody else has just opened it, or deletes it",
-        instance=entry.name,
-        remedy="see `claw ps`",
-    )
 
 
 def _notes(route: Route) -> Iterable[str]:

@@ -18,6 +18,8 @@ Execute: TypeAlias = Callable[[Command, IO], Awaitable[Exit]]
 ARGUMENTS: Final = 32 << 10
 """Bytes of paths that one command gets; every transport can carry that."""
 _FIND: Final = ("find", "/", "-xdev", "-type", "f", "-print0")
+_SIFT: Final = ("-maxdepth", "0", "-type", "f", "-print0")
+"""Lets `find` tell which of its arguments are files: to read of a pipe could take for ever."""
 _GREP: Final = ("grep", "-l", "-F", "-s", "-f", "-", "--")
 
 
@@ -33,25 +35,34 @@ async def search(execute: Execute, texts: tuple[str, ...]) -> frozenset[str]:
     Raises:
         ClawError: the instance has no `find` or no `grep`.
     """
-    found = await _run(execute, _FIND, None)
-    paths = found.decode(errors="surrogateescape").split("\0")
-    return await search_in(execute, filter(None, paths), texts)
+    return await _grep(execute, _paths(await _run(execute, _FIND)), texts)
 
 
 async def search_in(
     execute: Execute, paths: Iterable[str], texts: tuple[str, ...]
 ) -> frozenset[str]:
-    """Return those of some paths that are files and contain one of the texts; see `search`.
+    """Return those of some absolute paths that are files and contain one of the texts.
 
     Raises:
-        ClawError: the instance has no `grep`.
+        ClawError: as `search`.
     """
+    files: list[str] = []
+    for batch in _batches(paths) if texts else ():
+        files += _paths(await _run(execute, ("find", *batch, *_SIFT)))
+    return await _grep(execute, files, texts)
+
+
+async def _grep(execute: Execute, files: Iterable[str], texts: tuple[str, ...]) -> frozenset[str]:
     found: set[str] = set()
     data = "".join(f"{text}\n" for text in texts).encode(errors="surrogateescape")
-    for batch in _batches(paths) if texts else ():
+    for batch in _batches(files) if texts else ():
         said = await _run(execute, (*_GREP, *batch), data)
         found |= set(said.decode(errors="surrogateescape").splitlines())
     return frozenset(found)
+
+
+def _paths(said: bytes) -> list[str]:
+    return [path for path in said.decode(errors="surrogateescape").split("\0") if path]
 
 
 def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
@@ -67,7 +78,7 @@ def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-async def _run(execute: Execute, argv: tuple[str, ...], data: bytes | None) -> bytes:
+async def _run(execute: Execute, argv: tuple[str, ...], data: bytes | None = None) -> bytes:
     """Return what a tool says; that it could not read everything is no failure."""
     out, err = Capture(), Capture()
     io = IO(None if data is None else _once(data), out, err)

@@ -38,13 +38,14 @@ from claw_core.errors import (
     Unsupported,
 )
 from claw_core.host import Host
-from claw_core.keeping import Keeping, due, hold, take
+from claw_core.keeping import Keeping, due, hold, resume, take
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
 from claw_core.runs import Record, append
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
 
 if TYPE_CHECKING:
+    from claw_core.entry import Entry
     from claw_core.intent import Intent
     from claw_core.lease import Lease
     from claw_core.ledger import Ledger
@@ -84,7 +85,7 @@ class Session:
     _listener: events.Listener
     _deadlines: Deadlines = Deadlines()
     _keeping: Keeping = Keeping()
-    _kept: Lease | None = None
+    _kept: Entry | None = None
     """Where the instance was kept: it is started again, and not made."""
     record: Record = attrs.field(init=False)
     _instance: Instance | None = attrs.field(init=False, default=None)
@@ -106,13 +107,10 @@ class Session:
             # First the durable intent, only then the first side effect: no intent, no instance.
             await in_thread(self._acquire)
             assert self._lease is not None
-            host = Host(self._lease, self.relay.name, self._secrets, self._listener)
-            self._instance = Instance(self.name, self.spec, host)
+            self._instance = instance = self._described(self._lease)
             if self._kept is None:
-                await self._timed(
-                    "prepare", self.relay.prepare(self._instance), self._deadlines.prepare
-                )
-            await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
+                await self._timed("prepare", self.relay.prepare(instance), self._deadlines.prepare)
+            await self._timed("start", self.relay.start(instance), self._deadlines.start)
             self._created = True
             self._listen(self._lease)
             self._lease.mark("running")
@@ -294,8 +292,12 @@ class Session:
         if self._kept is None:
             self._lease = self._ledger.acquire(self._intent)
             return
-        self._kept.resume()
-        self._lease, self._created = self._kept, True
+        self._lease = resume(self._ledger, self._kept)
+        self._instance, self._created = self._described(self._lease), True
+
+    def _described(self, lease: Lease) -> Instance:
+        host = Host(lease, self.relay.name, self._secrets, self._listener)
+        return Instance(self.name, self.spec, host)
 
     def _listen(self, lease: Lease) -> None:
         """Take the commands of `claw exec`; a run that cannot goes on without."""

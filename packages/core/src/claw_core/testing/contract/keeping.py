@@ -89,7 +89,8 @@ async def keep(stage: Stage) -> None:
     command, io = Command(heart.forever()), IO(None, Capture(), Capture())
     work = asyncio.create_task(live.runtime.execute(live.instance, command, io))
     await heart.begins()
-    await live.runtime.stop(live.instance)
+    for _ in "12":
+        await live.runtime.stop(live.instance)
     if not await heart.stopped():
         raise Broken("it was stopped, and its processes write to a mount")
     if not await live.listed():
