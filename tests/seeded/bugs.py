@@ -261,7 +261,7 @@ BUGS: Final = (
     Bug(
         "a snapshot is not noted before it exists",
         f"{CORE}/keeping.py",
-        "    await in_thread(metadata.write, state, known)\n    failpoints.hit(_INTENDED)",
+        "    await in_thread(_note, state, known)\n    failpoints.hit(_INTENDED)",
         "    failpoints.hit(_INTENDED)",
         "core/test_kept_kills.py::test_a_kill_of_the_owner_leaves_what_is_kept_or_nothing",
     ),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from claw_core import events, failpoints, vfs
-from claw_core.errors import ClawError
+from claw_core.errors import ClawError, NotKept
 from claw_core.model import Audit, Instance, When
+from claw_core.runs import what
 from claw_core.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -71,10 +73,11 @@ async def take(
     secrets: Mapping[str, str],
     state: Path,
     listener: events.Listener,
-) -> Metadata:
+) -> str:
     """Keep the disk as a snapshot for inspection, with what is known of it beside the ledger.
 
-    Files that hold a secret of the run are told to the listener, and noted.
+    Its name is returned, and told to the record. Files that hold a secret of the run are told to
+    the listener, and noted.
 
     Args:
         relay: the runtime.
@@ -87,11 +90,10 @@ async def take(
 
     Raises:
         ClawError: there is no snapshot; if one comes to light later, it is noted that it may.
-        OSError: the same, since nothing can be noted.
     """
-    from claw_core import metadata  # most sessions keep nothing
+    from claw_core.metadata import Metadata  # most sessions keep nothing
 
-    known = metadata.Metadata(
+    known = Metadata(
         instance=instance.name,
         label=target.label,
         runtime=relay.name,
@@ -105,16 +107,17 @@ async def take(
         error=record.error,
     )
     known = await _searched(relay, instance, known, secrets)
-    await in_thread(metadata.write, state, known)
+    await in_thread(_note, state, known)
     failpoints.hit(_INTENDED)
     name = await relay.snapshot(instance, target)
     failpoints.hit(_TAKEN)
     known = attrs.evolve(known, name=name, size=await _size(relay, instance, name))
-    await in_thread(metadata.write, state, known)
+    await in_thread(_note, state, known)
     failpoints.hit(_NOTED)
-    for notice in _notices(known):
+    record.snapshot = name
+    for notice in _found_notices(known):
         listener(notice)
-    return known
+    return name
 
 
 def resume(ledger: Ledger, entry: Entry) -> Lease:
@@ -166,6 +169,45 @@ async def hold(
     lease.abandon()
 
 
+@contextlib.contextmanager
+def kept_or_told(record: Record, phase: str) -> Iterator[None]:
+    """Say of a failure of the block that what was to be kept was not.
+
+    Raises:
+        NotKept: the block failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = error.message if isinstance(error, ClawError) else str(error)
+        failure = NotKept(
+            text or "it did not end in time",
+            runtime=record.route.runtime,
+            phase=phase,
+            instance=record.instance,
+            cleaned="the instance is torn down all the same",
+            remedy=getattr(error, "remedy", None),
+        )
+        record.error = record.error or what(failure)
+        raise failure from error
+
+
+def snapshot_notice(name: str) -> events.Notice:
+    """What to do with a snapshot."""
+    return events.Notice(
+        f"the disk is kept as {name}; look into it with `claw snapshots open {name}`"
+    )
+
+
+def instance_notice(name: str, wall: float) -> events.Notice:
+    """What to do with an instance that is kept until a wall-clock time."""
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(wall))
+    return events.Notice(
+        f"{name} is kept until {until}; enter it with `claw shell {name}`,"
+        f" delete it with `claw reap {name}`"
+    )
+
+
 async def _searched(
     relay: Relay, instance: Instance, known: Metadata, secrets: Mapping[str, str]
 ) -> Metadata:
@@ -195,7 +237,19 @@ async def _size(relay: Relay, instance: Instance, name: str) -> int | None:
     return next((one.size for one in listed if one.name == name), None)
 
 
-def _notices(known: Metadata) -> list[events.Notice]:
+def _note(state: Path, known: Metadata) -> None:
+    from claw_core import metadata
+
+    try:
+        metadata.write(state, known)
+    except OSError as error:
+        raise ClawError(
+            f"nothing can be noted of a snapshot: {error.strerror or error}",
+            remedy=f"see that {state} can be written to",
+        ) from error
+
+
+def _found_notices(known: Metadata) -> list[events.Notice]:
     if known.unsearched:
         text = f"{known.name} was not searched for secrets: {known.unsearched}"
         return [events.Notice(text, urgent=True)]

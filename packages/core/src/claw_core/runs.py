@@ -66,6 +66,12 @@ class Record:
         }
 
 
+def what(error: BaseException) -> str:
+    """Type and phase of an error: what a record tells of it."""
+    phase = getattr(error, "phase", None)
+    return type(error).__name__ + (f" in {phase}" if phase else "")
+
+
 def append(state: Path, record: Record) -> None:
     """Add a line; one write to a file opened for appending, so that lines never mix.
 

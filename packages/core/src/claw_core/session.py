@@ -6,7 +6,6 @@ prepare -> start -> (upload, execute, download)* -> [snapshot] -> teardown
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import math
 import time
@@ -15,7 +14,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -32,15 +30,23 @@ from claw_core.errors import (
     ClawError,
     ConfigError,
     DeadlineExceeded,
-    NotKept,
     SpentInstance,
     TeardownFailed,
     Unsupported,
 )
 from claw_core.host import Host
-from claw_core.keeping import Keeping, due, hold, resume, take
+from claw_core.keeping import (
+    Keeping,
+    due,
+    hold,
+    instance_notice,
+    kept_or_told,
+    resume,
+    snapshot_notice,
+    take,
+)
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
-from claw_core.runs import Record, append
+from claw_core.runs import Record, append, what
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
 
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Output: TypeAlias = Sink | None
+Step: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen
@@ -274,19 +281,8 @@ class Session:
 
     async def _take(self, target: Audit) -> str:
         secrets = {name: self._secrets[name] for name in self.spec.secrets}
-        state, listener = self._ledger.state, self._listener
-        try:
-            known = await take(
-                self.relay, self._usable(), target, self.record, secrets, state, listener
-            )
-        except OSError as error:
-            raise ClawError(
-                f"nothing can be noted of a snapshot: {error.strerror or error}",
-                remedy=f"see that {state} can be written to",
-            ) from error
-        assert known.name is not None
-        self.record.snapshot = known.name
-        return known.name
+        instance, state = self._usable(), self._ledger.state
+        return await take(self.relay, instance, target, self.record, secrets, state, self._listener)
 
     def _acquire(self) -> None:
         if self._kept is None:
@@ -348,11 +344,11 @@ class Session:
             return  # no intent, so no side effect either
         failed = error is not None or bool(self.record.exit and self.record.exit.code)
         if error is not None:
-            self.record.error = _what(error)
+            self.record.error = what(error)
         failures: list[Exception] = []
         cancelled: asyncio.CancelledError | None = None
         lease = self._lease
-        steps: tuple[tuple[Callable[[], Coroutine[Any, Any, None]], float], ...] = (
+        steps: tuple[tuple[Step, float], ...] = (
             (functools.partial(self._close, lease), math.inf),
             # One cancellation is the wish to end; another one, not to wait for a snapshot.
             (functools.partial(self._keep_snapshot, failed), 1),
@@ -386,44 +382,19 @@ class Session:
 
     async def _keep_snapshot(self, failed: bool) -> None:
         if self._created and due(self._keeping.snapshot, failed=failed):
-            with self._keeping_or_not("snapshot"):
+            with kept_or_told(self.record, "snapshot"):
                 name = await self.snapshot(Audit(self.spec.group or "run"))
-                text = f"the disk is kept as {name}; look into it with `claw snapshots open {name}`"
-                self._listener(events.Notice(text))
+            self._listener(snapshot_notice(name))
 
     async def _keep_instance(self, lease: Lease, failed: bool) -> None:
-        if not self._created or not due(self._keeping.instance, failed=failed):
-            return
-        started = time.monotonic()
-        with self._keeping_or_not("stop"):
-            limit = self._deadlines.teardown
-            await hold(self.relay, self._usable(), lease, self._keeping.seconds, limit)
-        self._spend("stop", started)
-        self.record.teardown, self.record.kept_until = "held", lease.detail["wall"]
-        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(lease.detail["wall"]))
-        text = (
-            f"{self.name} is kept until {until}; enter it with `claw shell {self.name}`,"
-            f" delete it with `claw reap {self.name}`"
-        )
-        self._listener(events.Notice(text))
-
-    @contextlib.contextmanager
-    def _keeping_or_not(self, phase: str) -> Iterator[None]:
-        """Say of a failure that what was to be kept was not."""
-        try:
-            yield
-        except Exception as error:
-            text = error.message if isinstance(error, ClawError) else str(error)
-            failure = NotKept(
-                text or "it did not end in time",
-                runtime=self.relay.name,
-                phase=phase,
-                instance=self.name,
-                cleaned="the instance is torn down all the same",
-                remedy=getattr(error, "remedy", None),
-            )
-            self.record.error = self.record.error or _what(failure)
-            raise failure from error
+        if self._created and due(self._keeping.instance, failed=failed):
+            started = time.monotonic()
+            with kept_or_told(self.record, "stop"):
+                limit = self._deadlines.teardown
+                await hold(self.relay, self._usable(), lease, self._keeping.seconds, limit)
+            self._spend("stop", started)
+            self.record.teardown, self.record.kept_until = "held", lease.detail["wall"]
+            self._listener(instance_notice(self.name, lease.detail["wall"]))
 
     async def _teardown(self, lease: Lease) -> None:
         if self.record.teardown == "held":
@@ -460,12 +431,6 @@ class Session:
         except OSError as error:
             # The run is over and torn down: a full disk must not turn it into a failure.
             self._listener(events.Notice(f"runs.jsonl could not be written: {error.strerror}"))
-
-
-def _what(error: BaseException) -> str:
-    """Type and phase of an error: what the record tells of it."""
-    phase = getattr(error, "phase", None)
-    return type(error).__name__ + (f" in {phase}" if phase else "")
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -100,6 +100,7 @@ class World:
         machine.disk.make(SNAPSHOTS)
         world = cls(mode, machine, dict(faults), [] if traced else None)
         machine.unlinking = world.unlinking
+        machine.writing = world.writing
         return world
 
     def ledger(self) -> Ledger:
@@ -160,8 +161,6 @@ class World:
             self.note(f"{hook} #{self._calls[hook]} {name}" + (f": {kind}" if kind else ""))
         if kind is not None:
             self.last_fault = self.machine.timeline.now
-        if hook == "teardown" and name in self.kept() and process.name[0] not in "oh":
-            self.violate("S8", f"{process.name} tears down {name}, which is kept")
         if hook != "list_instances":
             entry = self.entry(name)
             if entry is None or self.machine.holder(entry[1]) is not process:
@@ -178,6 +177,14 @@ class World:
                 self.violate("S3", f"{name} is forgotten while it exists")
             if self.coming[name] > 0:
                 self.violate("S3", f"{name} is forgotten while its creation is in flight")
+
+    def writing(self, inode: Inode) -> None:
+        """S8: nobody but its owner has anything to say of what is kept."""
+        process = self.process()
+        if b'"held"' in inode.data and process.name[0] not in "oh":
+            for name, kept in self.kept().items():
+                if kept is inode:
+                    self.violate("S8", f"{process.name} takes {name}, which is kept")
 
     def create(self, name: str) -> None:
         """Make an instance. S1: its entry is durable. S5: it never existed before."""
