@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from claw_core import failpoints
@@ -16,7 +17,7 @@ from claw_core.ledger import Ledger
 from claw_core.local import listing
 from claw_runtime_docker import runtime as docker_runtime  # noqa: F401 - it declares failpoints
 from claw_runtime_tart import runtime as tart_runtime  # noqa: F401 - so does this
-from core import test_reaper, test_slots
+from core import test_kept_kills, test_reaper, test_slots
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
@@ -27,11 +28,14 @@ from simulators.tart.world import Simulator
 FROZEN = {"local.pre-kill", "local.post-kill"}
 """Only passed where what should end by itself does not."""
 LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warden."))} - FROZEN
-DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
+KEPT = {"docker.stopped"}
+"""Only passed where something is kept."""
+DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")} - KEPT
 IMAGES = {"tart.sealed", "tart.pre-save", "tart.saved"}
 """Only passed where an image is made: see `tests/runtime_tart/test_image.py`."""
 TART = {name for name in failpoints.POINTS if name.startswith("tart.")} - IMAGES
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
+KEEPER = {*test_kept_kills.POINTS}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
 """Neither of the two has a fact to record."""
 LIMBO = {"teardown.pre-limbo", "teardown.post-limbo", "teardown.settled"}
@@ -69,7 +73,7 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | TART | IMAGES | MODEL | {*test_slots.POINTS}
+    killed = LOCAL | FROZEN | DOCKER | KEPT | TART | IMAGES | MODEL | KEEPER | {*test_slots.POINTS}
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -82,6 +86,13 @@ def test_a_kill_at_any_point_of_the_local_sandbox(local: Scene, point: str) -> N
 
 @pytest.mark.parametrize("point", sorted(DOCKER))
 def test_a_kill_at_any_point_of_docker(docker: Scene, point: str) -> None:
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(KEPT))
+def test_a_kill_of_who_keeps_a_container(docker: Scene, point: str) -> None:
+    docker.world = attrs.evolve(docker.world, options=(*docker.world.options, "--keep", "always"))
     docker.kill_at(point)
     docker.assert_nothing_is_left()
 
