@@ -470,7 +470,7 @@ def test_the_collector_complains_and_the_call_succeeds(world: Simulator) -> None
 
 
 def test_the_users_own_machines_are_safe(world: Simulator, tmp_path: Path) -> None:
-    for change in ({"TART_HOME": ""}, {"FAKE_TART_CONFIG": ""}, {"TART_HOME": f"{tmp_path}/.tart"}):
+    for change in ({"TART_HOME": ""}, {"TART_HOME": f"{tmp_path}/.tart"}):
         environment = {**world.environment, "HOME": str(tmp_path), **change}
         done = subprocess.run(
             [world.bin / "tart", "list"],

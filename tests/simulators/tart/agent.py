@@ -54,11 +54,12 @@ class Agent:
         self.environment |= {"PATH": PATH, "TERM": "xterm-256color"}
         self._send(frames.HELLO)
         while data := self._receive():
-            for kind, content in self.reader.feed(data):
+            messages = iter(self.reader.feed(data))
+            for kind, content in messages:
                 if kind == frames.ADDRESS:
                     self._send(frames.ADDRESS, self.address.encode())
                 elif kind == frames.COMMAND:
-                    self._start(json.loads(content))
+                    self._start(json.loads(content), list(messages))
         os._exit(0)
 
     def _receive(self) -> bytes:
@@ -74,7 +75,8 @@ class Agent:
         except ConnectionError:
             self._cancel()
 
-    def _start(self, command: dict[str, Any]) -> NoReturn:
+    def _start(self, command: dict[str, Any], rest: list[tuple[bytes, bytes]]) -> NoReturn:
+        """Start a command; `rest` has come with it."""
         argv = [command["name"], *command["args"]]
         with open(LOG, "a", encoding="utf-8") as log:
             print("executing", json.dumps(argv, separators=(",", ":")), file=log)
@@ -86,7 +88,7 @@ class Agent:
                 self._send(frames.FAILURE, f"unknown (2): {text}".encode())
             os._exit(0)
         self._spawn(argv, interactive=command["interactive"], terminal=command["tty"])
-        self._relay()
+        self._relay(rest)
 
     @staticmethod
     def _found(name: str) -> bool:
@@ -126,9 +128,12 @@ class Agent:
         if self.stdin >= 0:
             os.set_blocking(self.stdin, False)
 
-    def _relay(self) -> NoReturn:
+    def _relay(self, rest: list[tuple[bytes, bytes]]) -> NoReturn:
         """Carry bytes both ways until nobody holds the output any more, then tell the exit code."""
-        closing = False
+        self.pending = b"".join(content for kind, content in rest if kind == frames.STDIN)
+        closing = (frames.STDIN, b"") in rest
+        if self.stdin >= 0:
+            self._input(closing=closing)
         while self.outputs:
             poll = select.poll()
             for descriptor in (self.connection.fileno(), *self.outputs):

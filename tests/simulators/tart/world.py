@@ -57,7 +57,11 @@ class Simulator:
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._runs: list[subprocess.Popen[str]] = []
         tart = self.bin / "tart"
-        tart.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "tart"} "$@"\n')
+        # A reaper has another environment: the executable itself knows its world.
+        program = (
+            f'export FAKE_TART_CONFIG={self.config}\nexec {sys.executable} -IS {HERE / "tart"} "$@"'
+        )
+        tart.write_text(f"#!/bin/sh\n{program}\n")
         tart.chmod(0o755)
         self.environment = {
             **os.environ,
