@@ -245,12 +245,18 @@ class Router:
         try:
             async with session:
                 yield
-        finally:
-            if session.record.teardown not in {"gone", "pending", "held"}:
-                self._left.add(session.name)
-                await persist(self._request_reap())
-            if session.record.snapshot is not None:
-                await persist(self._retain(), 1)
+        except BaseException:
+            with contextlib.suppress(asyncio.CancelledError):  # the other error ends us as well
+                await self._see_to(session)
+            raise
+        await self._see_to(session)
+
+    async def _see_to(self, session: Session) -> None:
+        if session.record.teardown not in {"gone", "pending", "held"}:
+            self._left.add(session.name)
+            await persist(self._request_reap())
+        if session.record.snapshot is not None:
+            await persist(self._retain(), 1)
 
     async def run(
         self,
