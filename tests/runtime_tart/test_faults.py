@@ -251,14 +251,14 @@ def test_what_is_not_ours_is_left_alone(world: Simulator, state: Path) -> None:
 
 
 def test_power_loss_is_cleaned_up_by_the_next(world: Simulator, state: Path) -> None:
-    plan = {"CLAW_FAILPOINT": "tart.ready=hang"}
+    power_off, plan = world.power_off, {"CLAW_FAILPOINT": "tart.ready=hang"}
     with subprocess.Popen(
         [sys.executable, "-m", "claw_core", "run", "-q", "-r", "tart", "--", "true"],
         env={**os.environ, **plan},
         stderr=subprocess.DEVNULL,
     ) as process:
         assert eventually(lambda: len(world.running()) == 1, 30)
-        world.power_off()
+        power_off()
         process.kill()
     assert len(world.vms()) == 2
     nothing_is_left(world, state)
