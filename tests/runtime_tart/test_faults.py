@@ -237,6 +237,17 @@ def test_no_route_and_no_agent_is_told(
     nothing_is_left(world, state)
 
 
+@pytest.mark.parametrize("transport", ["agent", "proxy"])
+def test_a_guest_agent_that_never_answers_is_told(
+    world: Simulator, state: Path, transport: str
+) -> None:
+    world.fault("run", "no agent")
+    settings = {"transport": transport, "ssh_timeout": 1}
+    with pytest.raises(DeadlineExceeded, match="the guest agent did not answer within 1 s"):
+        run(once(world, settings=settings))
+    nothing_is_left(world, state)
+
+
 def test_what_is_not_ours_is_left_alone(world: Simulator, state: Path) -> None:
     world.tart("clone", worlds.BASE, "mine")
     world.tart("clone", worlds.BASE, "claw-0ddba11e-000000000000")
