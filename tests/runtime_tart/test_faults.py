@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from claw_core import router
 from claw_core.errors import CapacityExhausted, ClawError, DeadlineExceeded, Refused, RuntimeFault
 from claw_core.session import Deadlines
-from claw_runtime_tart import cloning, connecting
+from claw_runtime_tart import cloning, connecting, processes
 from cli.support import claw, entries, eventually
 from runtime_tart import worlds
 from runtime_tart.support import output, run, session, shell
@@ -181,6 +182,22 @@ def test_a_guest_that_shuts_down_ends_the_command(world: Simulator, state: Path)
             await output(s, "sh", "-c", "sudo shutdown -h now; sleep 600")
 
     with pytest.raises(RuntimeFault, match="has ended while the command ran: guest has stopped"):
+        run(work())
+    nothing_is_left(world, state)
+
+
+def test_a_machine_whose_supervisor_is_killed_counts_as_ended(
+    world: Simulator, state: Path
+) -> None:
+    """It goes on, with its output open, and nobody would end it with us."""
+
+    async def work() -> None:
+        async with session(world) as s:
+            supervisor = min(await processes.of(s.name))
+            os.kill(supervisor, signal.SIGKILL)
+            await output(s, "sleep", "600")
+
+    with pytest.raises(RuntimeFault, match="has ended while the command ran"):
         run(work())
     nothing_is_left(world, state)
 
