@@ -408,6 +408,33 @@ def test_a_spent_instance_takes_no_more_work(model: Model) -> None:
     assert model.existing == set()
 
 
+def test_a_command_cut_short_ends_with_what_cuts_it_short(model: Model) -> None:
+    async def work(command: Command, io: IO) -> Exit:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise SpentInstance("it may go on")
+
+    model.work = work
+
+    async def main() -> None:
+        async with Opened(model) as opened:
+            async with opened.session() as session:
+                with pytest.raises(DeadlineExceeded, match="its timeout of 0.01 s"):
+                    await session.run(["x"], timeout=0.01)
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+            async with opened.session() as session:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await session.run(["x"])
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+
+    asyncio.run(main())
+    assert model.existing == set()
+
+
 def test_the_callers_own_failing_stream_is_not_the_runtimes_fault(model: Model) -> None:
     async def work(command: Command, io: IO) -> Exit:
         if io.stdin is not None:

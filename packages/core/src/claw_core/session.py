@@ -177,8 +177,9 @@ class Session:
 
         Raises:
             Unsupported: the runtime has no terminals; nothing was run.
-            DeadlineExceeded: one of the two deadlines passed; the command was stopped.
-            SpentInstance: the command could not be stopped; only leaving the session is possible.
+            DeadlineExceeded: one of the two deadlines passed. The command was stopped, as far as the
+                runtime can do that; where it cannot, the session takes no more commands.
+            SpentInstance: a command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
         """
         instance = self._usable()
@@ -212,9 +213,8 @@ class Session:
         )
         try:
             async with deadline.watch():
-                ended = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
-                )
+                command = Command(tuple(argv), dict(env or {}), workdir, terminal)
+                ended = await self._executed(instance, command, io)
                 if ended.reason:
                     ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
                 if recorded:
@@ -223,9 +223,6 @@ class Session:
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
             raise
-        except SpentInstance:
-            self._spent = True
-            raise
         except ClawError:
             if broken:
                 raise broken[0] from None  # the caller's own stream failed, not the runtime
@@ -233,6 +230,19 @@ class Session:
         finally:
             if recorded:
                 self._spend("execute", started)
+
+    async def _executed(self, instance: Instance, command: Command, io: IO) -> Exit:
+        """Run a command; one that is cut short ends with what cuts it short, whatever is spent."""
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            return await self.relay.execute(instance, command, io)
+        except SpentInstance as error:
+            self._spent = True
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
+            raise
 
     async def upload(self, source: Path, target: str) -> None:
         """Copy a file or directory of the host to exactly the path `target` inside the instance.
