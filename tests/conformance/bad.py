@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -124,6 +125,14 @@ class WrongExitCode(Good):
 class Exiting(Good):
     async def start(self, instance: Instance) -> None:
         os._exit(3)
+
+
+class EndingItsGroup(Good):
+    """Ends the process group of a helper, which it never gave one of its own."""
+
+    async def teardown(self, instance: Instance) -> None:
+        helper = await asyncio.create_subprocess_exec("sleep", "60")
+        os.killpg(os.getpgid(helper.pid), signal.SIGKILL)
 
 
 class Absent(Good):

@@ -38,6 +38,7 @@ FOUND = [
     ("WrongExitCode", "exit_codes_are_the_commands_own", "execute", None),
     # And what else a check looks for.
     ("Exiting", "an_instance_takes_commands", "start", verdict.STAYS),
+    ("EndingItsGroup", "teardown_can_be_repeated", "teardown", verdict.STAYS),
     ("Absent", "it_says_what_it_offers", "describe", None),
     ("Boasting", "it_promises_no_more_than_it_can", "assess", None),
     ("Curt", "a_refusal_says_what_would_help", "assess", None),
