@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -133,6 +134,27 @@ class EndingItsGroup(Good):
     async def teardown(self, instance: Instance) -> None:
         helper = await asyncio.create_subprocess_exec("sleep", "60")
         os.killpg(os.getpgid(helper.pid), signal.SIGKILL)
+
+
+class Lasting(Good):
+    async def teardown(self, instance: Instance) -> None:
+        raise RuntimeFault("the server is busy")
+
+
+class Unready(Good):
+    """Says that it has started before its server listens."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.listens = math.inf
+
+    async def start(self, instance: Instance) -> None:
+        self.listens = time.monotonic() + 0.5
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        if time.monotonic() < self.listens:
+            raise RuntimeFault("connection refused")
+        return await super().execute(instance, command, io)
 
 
 class Absent(Good):

@@ -39,6 +39,9 @@ FOUND = [
     # And what else a check looks for.
     ("Exiting", "an_instance_takes_commands", "start", verdict.STAYS),
     ("EndingItsGroup", "teardown_can_be_repeated", "teardown", verdict.STAYS),
+    ("Lasting", "exit_codes_are_the_commands_own", "teardown", verdict.duty("teardown")),
+    ("Lasting", "a_deadline_ends_a_run", "teardown", verdict.duty("teardown")),
+    ("Unready", "an_instance_takes_commands", "start", verdict.duty("start")),
     ("Absent", "it_says_what_it_offers", "describe", None),
     ("Boasting", "it_promises_no_more_than_it_can", "assess", None),
     ("Curt", "a_refusal_says_what_would_help", "assess", None),
@@ -101,7 +104,7 @@ def test_the_broken_promise_is_named(
             directory,
             {"place": str(directory / "instances")},
             place=None,
-            hook_timeout=4.0,
+            hook_timeout=2.0,
             check_timeout=20.0,
             late=2.0 if runtime == "CreatingLate" else 0.5,
         )

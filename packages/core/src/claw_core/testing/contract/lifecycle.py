@@ -14,13 +14,18 @@ from claw_core.errors import ClawError
 from claw_core.isolation import Isolation
 from claw_core.model import Audit, Image, Resize, Spec
 from claw_core.testing.contract.stage import Live, Stage
-from claw_core.testing.contract.verdict import Broken, about
+from claw_core.testing.contract.verdict import Broken, about, duty
 
 
 @about("execute")
 async def an_instance_takes_commands(stage: Stage) -> None:
     """An instance that was started runs one command after the other, on one disk."""
     async with stage.instance() as live:
+        try:
+            await live.run(":")
+        except ClawError as error:
+            seen = f"right after it: {error}"
+            raise Broken(seen, hook="start", promise=duty("start")) from error
         file = f"{await live.home()}/file"
         written = await live.run(f"echo kept > {file}; echo said")
         if written.exit.code or written.out != b"said\n":
