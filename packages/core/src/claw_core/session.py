@@ -177,8 +177,8 @@ class Session:
 
         Raises:
             Unsupported: the runtime has no terminals; nothing was run.
-            DeadlineExceeded: one of the two deadlines passed. The command was stopped, as far as the
-                runtime can do that; where it cannot, the session takes no more commands.
+            DeadlineExceeded: one of the two deadlines passed. The command was stopped; where the
+                runtime cannot do that, the session takes no more commands.
             SpentInstance: a command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
         """
