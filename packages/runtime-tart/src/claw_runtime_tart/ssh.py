@@ -25,7 +25,9 @@ DRAIN: Final = 1.0
 """Seconds of waiting for output once a command has ended: descendants may keep its output open."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
-_FIFO: Final = "umask 077; mkfifo {0} && exec cat > {0}"
+_END_OF_INPUT: Final = b"\x04"
+"""What ends the input of a terminal: its channel's own end does not."""
+_FIFO: Final = "umask 077; mkfifo {0} && echo && exec cat > {0}"
 _FROM_FIFO: Final = 'exec /bin/sh -c \'IFS= read -r l < {0}; rm -f {0}; eval "$(printf %b "$l")"\''
 
 
@@ -52,7 +54,10 @@ class Connection:
         async with self._channels, self._delivered(program, token, terminal) as (remote, first):
             process = await self._open(remote, terminal)
             try:
-                await _attend(process, attrs.evolve(io, stdin=guest.preceded(first, io)))
+                stdin = guest.preceded(first, io)
+                if terminal is not None and io.stdin is not None:
+                    stdin = _ended(stdin)
+                await _attend(process, attrs.evolve(io, stdin=stdin))
             finally:
                 try:
                     if not process.over.is_set():
@@ -81,6 +86,8 @@ class Connection:
         path = f"/tmp/.claw-{token}"  # noqa: S108 - a pipe, of a name that nobody can guess
         bringing = await self._open(_FIFO.format(path), None)
         try:
+            if not await bringing.stdout.read(1):
+                raise _lost(None)
             bringing.stdin.write(line)
             bringing.stdin.write_eof()
             yield _FROM_FIFO.format(path), b""
@@ -178,6 +185,15 @@ async def _attend(process: _Process, io: IO) -> None:
                     output.finish()
     finally:
         await persist(stop(tasks))
+
+
+async def _ended(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The input of a terminal, and its end: in the middle of a line that takes two of them."""
+    last = b""
+    async for chunk in chunks:
+        last = chunk or last
+        yield chunk
+    yield _END_OF_INPUT if last.endswith((b"\n", b"\r")) or not last else _END_OF_INPUT * 2
 
 
 async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] | None) -> None:
