@@ -24,6 +24,9 @@ GRACE: Final = 2.0
 """Seconds that a command has to end after each of SIGTERM and SIGKILL."""
 DRAIN: Final = 1.0
 """Seconds of waiting for output once a command has ended: descendants may keep its output open."""
+LEFT: Final = 16 << 20
+"""Bytes of output that are taken then: what a command wrote is on its way in buffers, and a
+descendant may write for ever."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
 _END_OF_INPUT: Final = b"\x04"
@@ -149,6 +152,7 @@ class _Output:
     _stream: asyncssh.SSHReader[bytes]
     _sink: Sink
     _rest: float | None = None
+    _left: int = attrs.field(factory=lambda: LEFT)
     _reading: asyncio.Timeout | None = None
 
     async def pump(self) -> None:
@@ -165,7 +169,8 @@ class _Output:
                 self._reading = None
             if self._rest is not None:
                 self._rest = max(0.0, self._rest - (loop.time() - started))
-            if not data:
+                self._left -= len(data)
+            if not data or self._left < 0:
                 return
             await self._sink(data)
 
