@@ -212,8 +212,10 @@ class Session:
         )
         try:
             async with deadline.watch():
-                ended = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
+                ended = await self._spending(
+                    self.relay.execute(
+                        instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
+                    )
                 )
                 if ended.reason:
                     ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
@@ -222,9 +224,6 @@ class Session:
                 return ended
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
-            raise
-        except SpentInstance:
-            self._spent = True
             raise
         except ClawError:
             if broken:
@@ -338,12 +337,28 @@ class Session:
             )
         return self._instance
 
+    async def _spending(self, work: Awaitable[T]) -> T:
+        """Await a hook that may leave the instance spent.
+
+        Where it was stopped, by a deadline or by whoever waits for it, that is what is raised.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            return await work
+        except SpentInstance as error:
+            self._spent = True
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
+            raise
+
     async def _timed(self, phase: str, work: Awaitable[T], limit: float) -> T:
         """Await one phase under its deadline, and remember how long it took."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(limit):
-                return await work
+                return await self._spending(work)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{phase} did not end within {limit:g} s",
