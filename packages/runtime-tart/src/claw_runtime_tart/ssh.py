@@ -13,6 +13,7 @@ import attrs
 
 from claw_core.errors import SpentInstance
 from claw_core.model import IO, Control, Exit, Resize, Sink
+from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
 from claw_runtime_tart import guest
 from claw_runtime_tart.cli import GuestLost
@@ -52,7 +53,8 @@ class Connection:
         async with self._channels, self._delivered(program, token, terminal) as (remote, first):
             process = await self._open(remote, terminal)
             try:
-                await _attend(process, attrs.evolve(io, stdin=guest.preceded(first, io)))
+                stdin = guest.preceded(first, io) if terminal is None else typed(io.stdin)
+                await _attend(process, attrs.evolve(io, stdin=stdin))
             finally:
                 try:
                     if not process.over.is_set():
