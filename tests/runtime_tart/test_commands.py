@@ -12,6 +12,7 @@ import pytest
 
 from claw_core.errors import DeadlineExceeded, RuntimeFault, SpentInstance
 from claw_core.model import Control, Resize, Signal
+from claw_runtime_tart import ssh
 from runtime_tart.support import gather, output, run, session, shell
 from simulators.tart.world import Simulator
 
@@ -121,6 +122,19 @@ def test_a_terminal_with_odd_environment(shared: Simulator) -> None:
             assert "a'b\"c\\d $HOME `id`" in out
             found = await shell(s, "ls -A /tmp")
             assert ".claw" not in found
+
+    run(work())
+
+
+def test_a_terminal_waits_for_its_program(
+    shared: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_FIFO", f"sleep 0.3; {ssh._FIFO}")
+
+    async def work() -> None:
+        async with session(shared) as s:
+            ended, out, _ = await output(s, "sh", "-c", "echo x; exit 3", terminal=Resize(20, 50))
+            assert (ended.code, out) == (3, "x\r\n")
 
     run(work())
 

@@ -26,7 +26,7 @@ DRAIN: Final = 1.0
 """Seconds of waiting for output once a command has ended: descendants may keep its output open."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
-_FIFO: Final = "umask 077; mkfifo {0} && exec cat > {0}"
+_FIFO: Final = "umask 077; mkfifo {0} && echo {0} && exec cat > {0}"
 _FROM_FIFO: Final = 'exec /bin/sh -c \'IFS= read -r l < {0}; rm -f {0}; eval "$(printf %b "$l")"\''
 
 
@@ -85,6 +85,7 @@ class Connection:
         try:
             bringing.stdin.write(line)
             bringing.stdin.write_eof()
+            await _says(bringing.stdout, path)  # whoever looks before it is there finds none
             yield _FROM_FIFO.format(path), b""
         finally:
             bringing.close()
@@ -192,6 +193,21 @@ async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] 
         stream.write_eof()
     except (OSError, asyncssh.Error):
         pass  # it does not want it: its exit code says what it thinks of that
+
+
+async def _says(stream: asyncssh.SSHReader[bytes], text: str) -> None:
+    """Return when a stream has said a text.
+
+    Raises:
+        GuestLost: it ends before.
+    """
+    try:
+        async for line in stream:
+            if text.encode() in line:
+                return
+    except (OSError, asyncssh.Error) as error:
+        raise _lost(error) from error
+    raise _lost(None)
 
 
 async def _control(process: _Process, control: AsyncIterator[Control] | None) -> None:
