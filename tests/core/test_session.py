@@ -408,26 +408,33 @@ def test_a_spent_instance_takes_no_more_work(model: Model) -> None:
     assert model.existing == set()
 
 
-def test_a_command_cut_short_ends_with_what_cuts_it_short(model: Model) -> None:
-    async def work(command: Command, io: IO) -> Exit:
+def test_what_stops_a_command_counts_and_not_that_it_spends_the_instance(model: Model) -> None:
+    async def spend() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            raise SpentInstance("it may go on")
+            raise SpentInstance("cannot be stopped")
 
-    model.work = work
+    model.then["execute"] = spend
 
     async def main() -> None:
         async with Opened(model) as opened:
             async with opened.session() as session:
-                with pytest.raises(DeadlineExceeded, match=r"its timeout of 0\.01 s"):
-                    await session.run(["x"], timeout=0.01)
+                with pytest.raises(DeadlineExceeded):
+                    await session.run(["x"], timeout=0.05)
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+            async with opened.session(deadlines=Deadlines(transfer=0.05)) as session:
+                with pytest.raises(DeadlineExceeded):
+                    await session.upload(Path(__file__), "/tmp/x")
                 with pytest.raises(SpentInstance, match="no more work"):
                     await session.run(["x"])
             async with opened.session() as session:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await session.run(["x"])
+                work = asyncio.create_task(session.run(["x"]))
+                await asyncio.sleep(0.01)
+                work.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await work
                 with pytest.raises(SpentInstance, match="no more work"):
                     await session.run(["x"])
 

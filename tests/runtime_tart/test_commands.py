@@ -173,6 +173,19 @@ def test_a_terminal_with_odd_environment(shared: Simulator) -> None:
     run(work())
 
 
+def test_a_terminal_waits_for_its_program(
+    shared: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_FIFO", f"sleep 0.3; {ssh._FIFO}")
+
+    async def work() -> None:
+        async with session(shared) as s:
+            ended, out, _ = await output(s, "sh", "-c", "echo x; exit 3", terminal=Resize(20, 50))
+            assert (ended.code, out) == (3, "x\r\n")
+
+    run(work())
+
+
 def test_signals_reach_the_process_group(shared: Simulator) -> None:
     async def work() -> None:
         async with session(shared) as s:

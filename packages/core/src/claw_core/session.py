@@ -214,7 +214,7 @@ class Session:
         try:
             async with deadline.watch():
                 command = Command(tuple(argv), dict(env or {}), workdir, terminal)
-                ended = await self._executed(instance, command, io)
+                ended = await self._spending(self.relay.execute(instance, command, io))
                 if ended.reason:
                     ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
                 if recorded:
@@ -230,19 +230,6 @@ class Session:
         finally:
             if recorded:
                 self._spend("execute", started)
-
-    async def _executed(self, instance: Instance, command: Command, io: IO) -> Exit:
-        """Run a command; one that is cut short ends with what cuts it short, whatever is spent."""
-        task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
-        try:
-            return await self.relay.execute(instance, command, io)
-        except SpentInstance as error:
-            self._spent = True
-            if task.cancelling() > before:
-                raise asyncio.CancelledError from error
-            raise
 
     async def upload(self, source: Path, target: str) -> None:
         """Copy a file or directory of the host to exactly the path `target` inside the instance.
@@ -348,12 +335,28 @@ class Session:
             )
         return self._instance
 
+    async def _spending(self, work: Awaitable[T]) -> T:
+        """Await a hook that may leave the instance spent.
+
+        Where it was stopped, by a deadline or by whoever waits for it, that is what is raised.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            return await work
+        except SpentInstance as error:
+            self._spent = True
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
+            raise
+
     async def _timed(self, phase: str, work: Awaitable[T], limit: float) -> T:
         """Await one phase under its deadline, and remember how long it took."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(limit):
-                return await work
+                return await self._spending(work)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{phase} did not end within {limit:g} s",

@@ -13,6 +13,7 @@ import attrs
 
 from claw_core.errors import SpentInstance
 from claw_core.model import IO, Control, Exit, Resize, Sink
+from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
 from claw_runtime_tart import guest
 from claw_runtime_tart.cli import GuestLost
@@ -29,8 +30,6 @@ LEFT: Final = 16 << 20
 descendant may write for ever."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
-_END_OF_INPUT: Final = b"\x04"
-"""What ends the input of a terminal: its channel's own end does not."""
 _FIFO: Final = "mkfifo -m 600 {0} 2>/dev/null; test -p {0} && exec cat > {0}"
 _FROM_FIFO: Final = (
     "exec /bin/sh -c 'mkfifo -m 600 {0} 2>/dev/null; "
@@ -67,9 +66,7 @@ class Connection:
             else:
                 process, line = await self._open_terminal(line, token, terminal), b""
             try:
-                stdin = guest.preceded(line, io)
-                if terminal is not None and io.stdin is not None:
-                    stdin = _ended(stdin)
+                stdin = guest.preceded(line, io) if terminal is None else typed(io.stdin)
                 await _attend(process, attrs.evolve(io, stdin=stdin))
             finally:
                 try:
@@ -202,15 +199,6 @@ async def _attend(process: _Process, io: IO) -> None:
                     output.finish()
     finally:
         await persist(stop(tasks))
-
-
-async def _ended(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The input of a terminal, and its end: in the middle of a line that takes two of them."""
-    last = b""
-    async for chunk in chunks:
-        last = chunk or last
-        yield chunk
-    yield _END_OF_INPUT if last.endswith((b"\n", b"\r")) or not last else _END_OF_INPUT * 2
 
 
 async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] | None) -> None:
