@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from claw_core.errors import RuntimeFault, SpentInstance
+from claw_core.guest import KILLER
 from claw_core.model import IO, Command, Control, Exit, Resize, Signal, Spec
 from claw_core.tasks import persist, stop
 from claw_runtime_docker import frames
@@ -19,7 +20,7 @@ from claw_runtime_docker.container import HOME, directory
 from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.patience import answered
 from claw_runtime_docker.place import Place
-from claw_runtime_docker.scripts import COMMAND, KILLER
+from claw_runtime_docker.scripts import COMMAND
 
 MARKER: Final = "CLAW_COMMAND"
 """Variable in the environment of every command: by it its descendants are found."""

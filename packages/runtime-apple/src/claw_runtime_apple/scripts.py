@@ -1,0 +1,86 @@
+"""The programs of an instance: few lines for the `sh` of any image.
+
+What varies is an argument, but for the environment of commands: a variable brings it, so that no
+value is ever an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+MARK: Final = "\x1e"
+"""Begins what is said about a command on its own streams: no text has it."""
+ENVIRONMENT: Final = "CLAW_ENVIRONMENT"
+"""Variable that brings a command's environment, as assignments that any `sh` reads."""
+
+KEEPER: Final = """
+token=$1
+shift
+for place; do mkdir -p "$place" && chmod 1777 "$place"; done 2>/dev/null
+echo "$token $$"
+while IFS= read -r line; do :; done
+"""
+"""Holds an instance alive while its standard input is open: the dead-man's switch.
+
+Arguments: a token, and directories that everybody inside may write to. It says the token and its
+pid.
+"""
+
+COMMAND: Final = f"""
+eval "${ENVIRONMENT}"
+unset {ENVIRONMENT}
+if ! cd "$2" 2>/dev/null; then echo "{MARK}$1 workdir" >&2; exit 126; fi
+case $3 in
+*/*)
+    if ! [ -e "$3" ]; then echo "{MARK}$1 missing" >&2; exit 127; fi
+    if ! [ -x "$3" ] || [ -d "$3" ]; then echo "{MARK}$1 denied" >&2; exit 126; fi ;;
+*)
+    if ! command -v "$3" >/dev/null; then echo "{MARK}$1 missing" >&2; exit 127; fi ;;
+esac
+echo "{MARK}$1 $$" >&2
+unset OLDPWD
+trap : 1 2 3 10 12 13 14 15
+(shift 2; exec "$@")
+set -- "$1" "$?"
+echo "{MARK}$1 $2"
+echo "{MARK}$1 $2" >&2
+exit "$2"
+"""
+"""Runs a command, and says on standard error its group or why it is not started, and how it ended.
+
+The end is said on both streams, as it is the only proof that a stream is whole. Signals to the
+group reach the command, and not this shell. No variable is set: the environment is the command's.
+Arguments: a token, the directory to start in, and the command.
+"""
+
+UPLOAD: Final = """
+mkdir -p -- "$1" || exit
+exec 3>&1
+while IFS= read -r size && [ "$size" != end ]; do
+    dd bs="$size" count=1 iflag=fullblock 2>/dev/null || exit
+    echo >&3
+done | { tar -x -o -p -f - -C "$1"; code=$?; cat >/dev/null; exit "$code"; } || exit
+[ -z "$2" ] || chown "$2" "$1/$3"
+"""
+"""Unpacks pieces of an archive, each behind a line with its size, and says a line for each.
+
+Arguments: the directory, and for one file whose it is to be: its owner and its name.
+"""
+
+PACK: Final = """
+set --
+while read -r _ place _; do
+    [ "$place" = / ] || set -- "$@" --exclude=".$place"
+done < /proc/mounts
+cd / && exec tar -c -f - "$@" .
+"""
+"""Packs the disk, and nothing that is mounted."""
+
+
+def assignments(variables: Mapping[str, str]) -> str:
+    """Assignments of variables whose names any `sh` can set; every value is in quotes."""
+    return "".join(
+        "export {}='{}'\n".format(name, value.replace("'", "'\\''"))
+        for name, value in variables.items()
+    )

@@ -1,0 +1,79 @@
+"""Keeps the disk of an instance that runs, as an image that later instances can start from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from claw_core.errors import RuntimeFault
+from claw_core.model import IO, Command, SnapshotTarget, Spec
+from claw_core.streaming import Streamed
+from claw_core.tasks import in_thread
+from claw_runtime_apple import images
+from claw_runtime_apple.commands import Running
+from claw_runtime_apple.container import HOME
+from claw_runtime_apple.errors import failure
+from claw_runtime_apple.layout import Layout
+from claw_runtime_apple.place import Place
+from claw_runtime_apple.scripts import PACK
+
+LIVE_EXPORT: Final = (1, 2, 1)
+"""The first version that exports a container which runs; before it, and with `--rm`, none does."""
+
+
+async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
+    """Make an image of the disk that starts as the one that it came from, and return its name.
+
+    Nothing that is mounted is in it, and no secret, as these are in no file.
+
+    Args:
+        place: the instance.
+        image: what it came from.
+        target: what is made.
+
+    Raises:
+        RuntimeFault: it could not be made; there is no half image.
+    """
+    name = images.name_of(place.container, target)
+    like = _configuration(await images.find(place.cli, image))
+    with tempfile.TemporaryDirectory(prefix="claw-") as folder:
+        layout = await in_thread(Layout.begin, Path(folder) / "image.tar")
+        await _pack(place, layout)
+        whole = images.whole_name(name)
+        await in_thread(layout.finish, whole, like, f"snapshot of {place.container}")
+        await place.cli.call("image", "load", "-i", str(layout.path), timeout=images.LOAD_TIMEOUT)
+    return name
+
+
+async def _pack(place: Place, layout: Layout) -> None:
+    errors = bytearray()
+
+    async def write(data: bytes) -> None:
+        await in_thread(layout.write, data)
+
+    async def keep_errors(data: bytes) -> None:
+        errors.extend(data[: max(0, 4096 - len(errors))])
+
+    streams = IO(None, write, keep_errors)
+    if await place.cli.version() >= LIVE_EXPORT:
+        argv = (place.cli.program, "export", place.container)
+        done: Streamed = await place.host.stream(argv, streams)
+        if done.code:
+            raise failure(done.code, done.errors, "export")
+        return
+    command = Command(("sh", "-c", PACK), workdir="/", env={"HOME": HOME})
+    ended = await Running(place.as_root(), command).run(Spec(), streams)
+    if ended.code:
+        raise RuntimeFault(
+            f"the disk could not be packed: {errors.decode(errors='replace').strip()}",
+            remedy="use an image that has `tar`",
+        )
+
+
+def _configuration(found: Any) -> dict[str, Any]:
+    """The configuration of the variant for this machine, of what is known of an image."""
+    variants = [one for one in (found or {}).get("variants", ()) if isinstance(one, dict)]
+    configurations = [one["config"] for one in variants if isinstance(one.get("config"), dict)]
+    mine = [one for one in configurations if one.get("architecture") == "arm64"]
+    return next(iter([*mine, *configurations]), {})
