@@ -25,9 +25,10 @@ from claw_core.streaming import Streamed
 from claw_core.tasks import persist, stop
 from claw_runtime_apple import container
 from claw_runtime_apple.errors import ContainerSilent, failure
+from claw_runtime_apple.feed import WINDOW, Feed
 from claw_runtime_apple.markers import Scanner, Word
 from claw_runtime_apple.place import Place
-from claw_runtime_apple.scripts import COMMAND, ENVIRONMENT, assignments
+from claw_runtime_apple.scripts import COMMAND, ENVIRONMENT, TAKEN, assignments
 from claw_runtime_apple.spool import Spool
 
 MARKER: Final = "CLAW_COMMAND"
@@ -46,10 +47,18 @@ _PROBLEMS: Final = frozenset({"workdir", "missing", "denied"})
 
 @attrs.define(eq=False)
 class Running:
-    """A command in a container; make one, and `run` it once."""
+    """A command in a container; make one, and `run` it once.
+
+    Attributes:
+        place: where it runs.
+        command: what.
+        window: bytes of its input that are under way at most.
+        token: tells what is said about it from what it says.
+    """
 
     place: Place
     command: Command
+    window: int = WINDOW
     token: str = attrs.field(factory=lambda: secrets.token_hex(16))
     _spool: Spool = attrs.field(init=False, factory=Spool)
     _said: dict[int, list[str]] = attrs.field(init=False, factory=lambda: {_OUT: [], _ERR: []})
@@ -61,6 +70,12 @@ class Running:
     _broken: asyncio.Future[None] = attrs.field(
         init=False, factory=lambda: asyncio.get_running_loop().create_future()
     )
+    _feed: Feed | None = attrs.field(init=False, default=None)
+
+    @property
+    def fed(self) -> bool:
+        """Whether the command took all of its input."""
+        return self._feed is None or self._feed.whole
 
     async def run(self, spec: Spec, io: IO) -> Exit:
         """Run to the end; when cancelled, nothing of it runs any more on return.
@@ -99,10 +114,15 @@ class Running:
                 "the environment is larger than a guest's kernel allows",
                 remedy="pass large data by standard input or by upload",
             )
-        stdin = None if io.stdin is None else self._input(io.stdin)
-        argv = [self.place.cli.program, "exec", *([] if stdin is None else ["-i"])]
+        stdin = None
+        if io.stdin is not None:
+            self._feed = Feed(self._input(io.stdin), self.window)
+            stdin = self._feed.pieces()
+        piped = stdin is not None
+        argv = [self.place.cli.program, "exec", *(["-i"] if piped else [])]
         argv += ["--user", self.place.user, "-e", ENVIRONMENT, self.place.container]
-        argv += ["sh", "-c", COMMAND, "sh", self.token, where, *self.command.argv]
+        argv += ["sh", "-c", COMMAND, "sh", self.token, where, "1" if piped else ""]
+        argv += self.command.argv
         streams = IO(stdin, self._sink(_OUT), self._sink(_ERR))
         try:
             return await host.stream(argv, streams, env={**os.environ, ENVIRONMENT: text})
@@ -136,12 +156,18 @@ class Running:
         return sink
 
     def _note(self, channel: int, word: str) -> None:
+        if word == TAKEN:
+            if self._feed is not None:
+                self._feed.taken()
+            return
         self._said[channel].append(word)
         if not self._started.done() and channel == _ERR:
             self._started.set_result(word)
         whole = len(self._said[_ERR]) > 1 and bool(self._said[_OUT])
         if whole or word in _PROBLEMS:
             self._over.set()
+            if self._feed is not None:
+                self._feed.cut()
 
     async def _attend(self, call: asyncio.Task[Streamed | None], io: IO) -> None:
         """Return when the call has ended and its output is delivered."""

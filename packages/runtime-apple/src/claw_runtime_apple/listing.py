@@ -68,7 +68,9 @@ async def calls(cli: Cli) -> list[tuple[int, str]]:
     """
     # Of our own options none has a value that looks like a name, so the first name is it. Where
     # the command is a script, its interpreter comes first.
-    pattern = re.compile(rf"\s*(\d+) (?:\S+ )?{re.escape(cli.program)} (?:run|exec) .*?{_NAME} ")
+    pattern = re.compile(
+        rf"\s*(\d+) (?:\S+ ){{0,2}}{re.escape(cli.program)} (?:run|exec) .*?{_NAME} "
+    )
     lines = await _lines("ps", "-axww", "-o", "pid=,args=")
     return [(int(match[1]), match[2]) for match in map(pattern.match, lines) if match]
 

@@ -31,11 +31,11 @@ from claw_runtime_apple import assessing, container, images, listing, removal, s
 from claw_runtime_apple.cli import Cli, dotted
 from claw_runtime_apple.commands import Running
 from claw_runtime_apple.errors import ContainerUnavailable
+from claw_runtime_apple.feed import BULK
 from claw_runtime_apple.place import Place
 from claw_runtime_apple.scripts import UPLOAD
 from claw_runtime_apple.settings import Settings
 from claw_runtime_apple.starting import Held, turn
-from claw_runtime_apple.transfer import Sender
 
 _PRE_RUN = failpoints.declare("apple.pre-run", "the container is about to be made")
 _POST_RUN = failpoints.declare("apple.post-run", "the call that makes it is under way")
@@ -194,28 +194,28 @@ class AppleRuntime(Runtime):
 async def _unpack(
     place: Place, archive: AsyncIterator[bytes], target: str, owner: str = "", name: str = ""
 ) -> None:
-    sender = Sender(archive)
     argv = ("sh", "-c", UPLOAD, "sh", target, owner, name)
     what = f"unpack into {target}"
-    await _transfer(place, argv, IO(sender.pieces(), sender.taken, _drop), what)
-    if not sender.whole:
+    done = await _transfer(place, argv, IO(archive, _drop, _drop), what)
+    if not done.fed:
         raise RuntimeFault(f"could not {what} as a whole", remedy="try again")
 
 
-async def _transfer(place: Place, argv: tuple[str, ...], io: IO, what: str) -> None:
+async def _transfer(place: Place, argv: tuple[str, ...], io: IO, what: str) -> Running:
     errors = bytearray()
 
     async def keep(data: bytes) -> None:
         errors.extend(data[: max(0, 4096 - len(errors))])
 
-    command = Command(argv, workdir=container.HOME)
-    ended = await Running(place, command).run(Spec(), attrs.evolve(io, stderr=keep))
+    running = Running(place, Command(argv, workdir=container.HOME), BULK)
+    ended = await running.run(Spec(), attrs.evolve(io, stderr=keep))
     if ended.code:
         said = errors.decode(errors="replace").strip()
         raise RuntimeFault(
             f"cannot {what} in the instance: {ended.reason or said or f'code {ended.code}'}",
             remedy="check the path, and who may write there; the image needs `tar`",
         )
+    return running
 
 
 async def _drop(data: bytes) -> None:

@@ -11,6 +11,8 @@ from typing import Final
 
 MARK: Final = "\x1e"
 """Begins what is said about a command on its own streams: no text has it."""
+TAKEN: Final = "taken"
+"""Said for each piece of input."""
 ENVIRONMENT: Final = "CLAW_ENVIRONMENT"
 """Variable that brings a command's environment, as assignments that any `sh` reads."""
 
@@ -31,39 +33,50 @@ COMMAND: Final = f"""
 eval "${ENVIRONMENT}"
 unset {ENVIRONMENT}
 if ! cd "$2" 2>/dev/null; then echo "{MARK}$1 workdir" >&2; exit 126; fi
-case $3 in
+case $4 in
 */*)
-    if ! [ -e "$3" ]; then echo "{MARK}$1 missing" >&2; exit 127; fi
-    if ! [ -x "$3" ] || [ -d "$3" ]; then echo "{MARK}$1 denied" >&2; exit 126; fi ;;
+    if ! [ -e "$4" ]; then echo "{MARK}$1 missing" >&2; exit 127; fi
+    if ! [ -x "$4" ] || [ -d "$4" ]; then echo "{MARK}$1 denied" >&2; exit 126; fi ;;
 *)
-    if ! command -v "$3" >/dev/null; then echo "{MARK}$1 missing" >&2; exit 127; fi ;;
+    if ! command -v "$4" >/dev/null; then echo "{MARK}$1 missing" >&2; exit 127; fi ;;
 esac
-echo "{MARK}$1 $$" >&2
+claw_feed() {{
+    trap '' 1 2 3 10 12 14 15
+    while IFS= read -r size; do
+        dd bs="$size" count=1 iflag=fullblock 2>/dev/null || exit
+        echo "{MARK}$1 {TAKEN}" >&2
+    done
+}}
+claw_run() {{
+    trap : 1 2 3 10 12 13 14 15
+    (shift 3; exec "$@")
+    set -- "$1" "$?"
+    echo "{MARK}$1 $2"
+    echo "{MARK}$1 $2" >&2
+    exit "$2"
+}}
 unset OLDPWD
 trap : 1 2 3 10 12 13 14 15
-(shift 2; exec "$@")
-set -- "$1" "$?"
-echo "{MARK}$1 $2"
-echo "{MARK}$1 $2" >&2
-exit "$2"
+echo "{MARK}$1 $$" >&2
+if [ -n "$3" ]; then claw_feed "$1" | claw_run "$@"; else claw_run "$@"; fi
 """
 """Runs a command, and says on standard error its group or why it is not started, and how it ended.
 
 The end is said on both streams, as it is the only proof that a stream is whole. Signals to the
-group reach the command, and not this shell. No variable is set: the environment is the command's.
-Arguments: a token, the directory to start in, and the command.
+group reach the command, and not who tells of its end. Its input comes in pieces, each behind a line
+with its size; that one was taken is said, too. No variable is set: the environment is the
+command's. Arguments: a token, the directory to start in, `1` where there is input, and the command.
 """
 
 UPLOAD: Final = """
 mkdir -p -- "$1" || exit
-exec 3>&1
-while IFS= read -r size && [ "$size" != end ]; do
-    dd bs="$size" count=1 iflag=fullblock 2>/dev/null || exit
-    echo >&3
-done | { tar -x -o -p -f - -C "$1"; code=$?; cat >/dev/null; exit "$code"; } || exit
-[ -z "$2" ] || chown "$2" "$1/$3"
+tar -x -o -p -f - -C "$1"
+code=$?
+cat >/dev/null
+[ -z "$2" ] || [ "$code" != 0 ] || exec chown "$2" "$1/$3"
+exit "$code"
 """
-"""Unpacks pieces of an archive, each behind a line with its size, and says a line for each.
+"""Unpacks an archive, and reads to its end.
 
 Arguments: the directory, and for one file whose it is to be: its owner and its name.
 """

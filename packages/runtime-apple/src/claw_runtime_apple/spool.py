@@ -120,9 +120,9 @@ class Spool:
 
     async def _spill(self, data: bytes) -> None:
         try:
-            file = self._file or await in_thread(_open)
-            self._file = file
-            await in_thread(_write, file, data, self._written)
+            if self._file is None:
+                self._file = await in_thread(_open)
+            await in_thread(_write, self._file.fileno(), data, self._written)
         except OSError as error:
             raise RuntimeFault(
                 f"the output that nobody reads cannot be kept: {error.strerror}",
@@ -144,8 +144,8 @@ def _open() -> IO[bytes]:
     return tempfile.TemporaryFile(buffering=0)
 
 
-def _write(file: IO[bytes], data: bytes, offset: int) -> None:
+def _write(descriptor: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(file.fileno(), view, offset)
+        written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
