@@ -16,16 +16,16 @@ from simulators.container.mac import Mac
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
 COMMANDS = {
     "run": "lifecycle:run",
     "create": "lifecycle:create",
     "start": "lifecycle:start",
     "exec": "lifecycle:execute",
-    "stop": "lifecycle:stop",
-    "kill": "lifecycle:kill",
-    "delete": "lifecycle:delete",
+    "stop": "ending:stop",
+    "kill": "ending:kill",
+    "delete": "ending:delete",
     "ls": "showing:ls",
     "inspect": "showing:inspect",
     "logs": "showing:logs",
@@ -52,63 +52,52 @@ _LEFT_OUT = {"build", "builder", "machine", "registry", "stats", "volume", "prun
 
 def main(root: str, argv: list[str]) -> None:
     """Be `container` in a world."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     call = Call(Mac(root), argv)
+
+    def interrupted(number: int, _: object) -> None:
+        call.end(128 + number)
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     call.begin()
-    try:
-        code = _run(call)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = 1
+    code = _code(call)
     call.end(code)
     os._exit(code)
 
 
-def _run(call: Call) -> int:
-    """Run a call, and return its code."""
+def _code(call: Call) -> int:
+    """Run a call, say what went wrong, and return its code."""
     try:
-        call.point("begin")
-        _dispatch(call)
+        code = _run(call)
         sys.stdout.flush()
         call.point("end")
     except Exit as end:
-        try:
-            call.point("end")
-        except Exit as fault:
-            return fault.code
-        except Failure as error:
-            return _failed(error)
         return end.code
     except UsageError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 64
     except Failure as error:
-        return _failed(error)
-    return 0
+        text = str(error) if call.mac.version >= (0, 10) else error.full()
+        hint = f"\n{HINT}" if INVALID in text or INTERRUPTED in text else ""
+        sys.stdout.flush()
+        sys.stderr.write(f"Error: {text}{hint}\n")
+        return 1
+    except BrokenPipeError:
+        return 1
+    return code
 
 
-def _failed(error: Failure) -> int:
-    text = str(error)
-    hint = f"\n{HINT}" if INVALID in text or INTERRUPTED in text else ""
-    sys.stdout.flush()
-    sys.stderr.write(f"Error: {text}{hint}\n")
-    sys.stderr.flush()
-    return 1
-
-
-def _dispatch(call: Call) -> None:
-    argv = (
-        [word for word in call.argv if word != "--debug"]
-        if call.argv[:1] == ["--debug"]
-        else call.argv
-    )
+def _run(call: Call) -> int:
+    """Run a call; the code is that of the guest's program, if it is not 0."""
+    call.point("begin")
+    argv = call.argv[1:] if call.argv[:1] == ["--debug"] else call.argv
     if argv[:1] == ["--version"]:
         from simulators.container import system
 
         print(system.version(call.mac))
-        return
+        return 0
     words, rest = _words(argv)
     name = " ".join(words)
     if name not in COMMANDS or (name == "cp" and call.mac.version < (1, 0)):
@@ -117,25 +106,28 @@ def _dispatch(call: Call) -> None:
     if values.get("tty"):
         raise unsupported("terminals")
     module, _, function = COMMANDS[name].partition(":")
-    handler: Callable[[Call, dict[str, Any], list[str]], None] = getattr(
-        importlib.import_module(f"simulators.container.{module}"), function
-    )
-    handler(call, values, positional)
+    place = importlib.import_module(f"simulators.container.{module}")
+    handler: Callable[[Call, dict[str, Any], list[str]], None] = getattr(place, function)
+    try:
+        handler(call, values, positional)
+    except Exit as end:
+        return end.code
+    return 0
 
 
 def _words(argv: list[str]) -> tuple[list[str], list[str]]:
     """Split the words of the command from its arguments."""
-    count = 2 if _SAME.get(argv[0] if argv else "", argv[0] if argv else "") in _GROUPS else 1
-    return [_SAME.get(word, word) for word in argv[:count]], argv[count:]
+    words = [_SAME.get(word, word) for word in argv[:2]]
+    count = 2 if words[:1] and words[0] in _GROUPS else 1
+    return words[:count], argv[count:]
 
 
-def _unknown(call: Call, words: list[str], argv: list[str]) -> None:
+def _unknown(call: Call, words: list[str], argv: list[str]) -> NoReturn:
     if "prune" in words:
         call.mac.violated(" ".join(words))
-    if words[:1] and (words[0] in _LEFT_OUT or words[0] in _GROUPS) and len(words) > 0:
+    if words and (words[0] in _LEFT_OUT or words[0] in _GROUPS):
         raise unsupported(" ".join(argv[:2]))
     if not words or words[0].startswith("-"):
-        raise UsageError(
-            f"Unknown option '{words[0] if words else ''}'\nUsage: container <subcommand>"
-        )
+        text = f"Unknown option '{words[0] if words else ''}'"
+        raise UsageError(f"{text}\nUsage: container <subcommand>")
     raise Failure("notFound", f"failed to find plugin named container-{words[0]}")

@@ -76,6 +76,13 @@ def freeze(mac: Mac, name: str) -> None:
         return  # there is nothing to freeze
 
 
+def forget(mac: Mac, name: str) -> None:
+    """Let the server forget a container, whose helper lives on."""
+    with mac.changed("state", {}) as state:
+        state.pop(name, None)
+    os.rename(mac.path("containers", name), mac.path("forgotten", name))
+
+
 def kill(pid: int) -> None:
     """Kill a process, and return when it is dead."""
     try:

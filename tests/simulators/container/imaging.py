@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from simulators.container import images, listing, xpc
+import os
+import shutil
+import tempfile
+
+from simulators.container import asking, images, layout, listing, xpc
+from simulators.container.errors import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,3 +53,35 @@ def tag(call: Call, _: dict[str, Any], words: list[str]) -> None:
     """`image tag`."""
     xpc.ask(call, "ping")
     images.tag(call.mac, *words)
+
+
+def load(call: Call, values: dict[str, Any], _: list[str]) -> None:
+    """`image load`: from a file, or from standard input."""
+    xpc.ask(call, "ping")
+    with tempfile.TemporaryDirectory() as place:
+        archive = values["input"] or os.path.join(place, "archive.tar")
+        if not values["input"]:
+            with open(archive, "wb") as file, open(0, "rb", closefd=False) as stdin:
+                shutil.copyfileobj(stdin, file)
+        if not os.path.exists(archive):
+            print(f"File does not exist {archive}")
+            raise Exit(1)
+        call.point("before load")
+        for name in layout.load(call.mac, archive):
+            print(name)
+        call.point("after load")
+
+
+def save(call: Call, values: dict[str, Any], words: list[str]) -> None:
+    """`image save`: to a file, or to standard output."""
+    xpc.ask(call, "ping")
+    with tempfile.TemporaryDirectory() as place:
+        archive = os.path.join(place, "archive.tar")
+        layout.save(call.mac, words, archive)
+        if values["output"]:
+            shutil.move(archive, values["output"])
+            print("\n".join(words))
+            return
+        with open(archive, "rb") as file:
+            while data := file.read(1 << 16):
+                asking.write(1, data)

@@ -1,16 +1,15 @@
-"""The commands `create`, `run`, `start`, `exec`, `stop`, `kill` and `delete`."""
+"""The commands `create`, `run`, `start` and `exec`."""
 
 from __future__ import annotations
 
 import os
-import random
 import uuid
 
 from simulators.container import configuration as configurations
 from simulators.container import images, xpc
+from simulators.container.asking import find, get, quietly
 from simulators.container.attached import Attached, Drained
-from simulators.container.errors import INTERRUPTED, INVALID, Exit, Failure
-from simulators.container.server import number_of
+from simulators.container.errors import Exit, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def run(call: Call, values: dict[str, Any], words: list[str]) -> None:
     name = _name(call, values)
     if values["progress"] in {None, "auto", "plain"}:
         os.write(2, b"[1/6] Fetching image\n[6/6] Starting container\n")
-    if _find(call, name) is not None:
+    if find(call, name) is not None:
         raise Failure("exists", f"container with id {name} already exists")
     _make(call, name, values, words)
     try:
@@ -48,7 +47,7 @@ def run(call: Call, values: dict[str, Any], words: list[str]) -> None:
             return
         code = streams.follow(name, name)
     except (Failure, Drained) as error:
-        _delete_quietly(call, name)
+        quietly(call, "delete", name, False)
         if isinstance(error, Drained):
             text = "failed to run container: CancellationError()"
             raise Failure("internalError", text) from None
@@ -60,7 +59,7 @@ def start(call: Call, values: dict[str, Any], words: list[str]) -> None:
     """`start`: boot and start a container that was created."""
     name = words[0]
     attach = values["attach"] or values["interactive"]
-    found = _get(call, name)
+    found = get(call, name)
     if found["state"] == "running":
         if attach:
             text = "attach is currently unsupported on already running containers"
@@ -81,7 +80,7 @@ def start(call: Call, values: dict[str, Any], words: list[str]) -> None:
             return
         code = streams.follow(name, name)
     except (Failure, Drained) as error:
-        _stop_quietly(call, name)
+        quietly(call, "stop", name, None, 5)
         if isinstance(error, Drained):
             text = "failed to start container CancellationError()"
             raise Failure("internalError", text) from None
@@ -92,7 +91,7 @@ def start(call: Call, values: dict[str, Any], words: list[str]) -> None:
 def execute(call: Call, values: dict[str, Any], words: list[str]) -> None:
     """`exec`: one more process in a container that runs."""
     name, program, *arguments = words
-    found = _get(call, name)
+    found = get(call, name)
     if found["state"] != "running":
         raise Failure("invalidState", f"container {name} is not running")
     init = found["configuration"]["initProcess"]
@@ -121,86 +120,6 @@ def execute(call: Call, values: dict[str, Any], words: list[str]) -> None:
     raise Exit(code)
 
 
-def stop(call: Call, values: dict[str, Any], words: list[str]) -> None:
-    """`stop`: a signal, and after some seconds the end."""
-    number = number_of(values["signal"]) if values["signal"] else None
-    seconds = 5 if values["time"] is None else values["time"]
-    _each(call, "stop", values, words, number, seconds)
-
-
-def kill(call: Call, values: dict[str, Any], words: list[str]) -> None:
-    """`kill`: a signal to the init process."""
-    number = number_of(values["signal"] or "KILL")
-    names = _names(call, "kill", values, words)
-    _do(call, "kill", [(name, ("signal_process", name, name, number)) for name in names])
-
-
-def delete(call: Call, values: dict[str, Any], words: list[str]) -> None:
-    """`delete`: by force what runs, too."""
-    _each(call, "delete", values, words, values["force"])
-
-
-def _each(call: Call, verb: str, values: dict[str, Any], words: list[str], *arguments: Any) -> None:
-    names = _names(call, verb, values, words)
-    _do(call, verb, [(name, (verb, name, *arguments)) for name in names])
-
-
-def _names(call: Call, verb: str, values: dict[str, Any], words: list[str]) -> list[str]:
-    if not words and not values["all"]:
-        raise Failure("invalidArgument", "no containers specified and --all not supplied")
-    if words and values["all"]:
-        text = "explicitly supplied container IDs conflict with the --all flag"
-        raise Failure("invalidArgument", text)
-    if values["all"]:
-        call.mac.violated(f"{verb} --all")
-        running = [one for one in xpc.ask(call, "containers") if one["state"] == "running"]
-        words = [one["configuration"]["id"] for one in running]
-    names = list(dict.fromkeys(words))
-    random.shuffle(names)
-    return names
-
-
-def _do(call: Call, verb: str, requests: list[tuple[str, tuple[Any, ...]]]) -> None:
-    """Make a request for each container, and report all that fail at the end."""
-    failed = []
-    for name, (request, *arguments) in requests:
-        call.container = name
-        try:
-            xpc.ask(call, request, *arguments)
-        except Failure as error:
-            text = f"failed to {verb} container"
-            failed.append(Failure("internalError", text, error, coded=True))
-        else:
-            print(name)
-    if failed:
-        raise Failure("internalError", "\n".join(str(one) for one in failed))
-
-
-def _get(call: Call, name: str) -> dict[str, Any]:
-    call.container = name
-    found = _find(call, name)
-    if found is None:
-        raise Failure("notFound", f"get failed: container {name} not found")
-    return found
-
-
-def _find(call: Call, name: str) -> dict[str, Any] | None:
-    found = listed(call)
-    return next((one for one in found if one["configuration"]["id"] == name), None)
-
-
-def listed(call: Call) -> list[dict[str, Any]]:
-    """All containers, as the server believes them to be."""
-    try:
-        found: list[dict[str, Any]] = xpc.ask(call, "containers")
-    except Failure as error:
-        if error.message in {INVALID, INTERRUPTED}:
-            text = "failed to list containers"
-            raise Failure("internalError", text, error, coded=True) from None
-        raise
-    return found
-
-
 def _name(call: Call, values: dict[str, Any]) -> str:
     name: str = values["name"] or str(uuid.uuid4())
     configurations.check_name(name)
@@ -222,17 +141,3 @@ def _write_id(values: dict[str, Any], name: str) -> None:
     if values["cidfile"]:
         with open(values["cidfile"], "w", encoding="utf-8") as file:
             file.write(name)
-
-
-def _delete_quietly(call: Call, name: str) -> None:
-    try:
-        xpc.ask(call, "delete", name, False)
-    except Failure:
-        return  # it is running, or gone
-
-
-def _stop_quietly(call: Call, name: str) -> None:
-    try:
-        xpc.ask(call, "stop", name, None, 5)
-    except Failure:
-        return

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
-import socket
-import sys
 import time
-import zlib
 
-from simulators.container import events
+from simulators.container import endings, helpers
+from simulators.container.addresses import attachments
 from simulators.container.configuration import MINIMUM_MEMORY
 from simulators.container.errors import Failure, no_container
-from simulators.container.mac import Mac, alive, started
+from simulators.container.mac import Mac, alive
+from simulators.container.signals import number_of
 from simulators.container.xpc import runtime
 
 TYPE_CHECKING = False
@@ -28,21 +25,6 @@ class Then:
 
     def __init__(self, value: Any, work: Callable[[], None]) -> None:
         self.value, self.work = value, work
-
-
-def wake(mac: Mac) -> None:
-    """Load what is on disk if the server has just been started: nothing runs, it believes."""
-    with mac.locked("state"):
-        if mac.load("state.json") is not None:
-            return
-        states: dict[str, Any] = {}
-        for name in os.listdir(mac.path("containers")):
-            options = mac.load("containers", name, "options.json")
-            if options is None or options["autoRemove"]:
-                _discard(mac, name)
-            else:
-                states[name] = {"state": "stopped"}
-        mac.save(states, "state.json")
 
 
 def ping(_: Mac) -> None:
@@ -84,7 +66,7 @@ def create(mac: Mac, configuration: dict[str, Any], options: dict[str, Any]) -> 
         if memory < MINIMUM_MEMORY:
             text = f"minimum memory amount allowed is 200 MiB (got {memory} bytes)"
             raise Failure("invalidArgument", text)
-        shutil.rmtree(mac.path("containers", name), ignore_errors=True)
+        endings.discard(mac, name)
         os.makedirs(mac.path("containers", name))
         mac.save(configuration, "containers", name, "config.json")
         mac.save(options, "containers", name, "options.json")
@@ -100,15 +82,15 @@ def bootstrap(mac: Mac, name: str, descriptors: tuple[int | None, ...]) -> Then 
         helper = mac.helpers().get(name)
         try:
             if not alive(helper):
-                _register(mac, name)
+                helpers.register(mac, name)
             time.sleep(mac.knob("boot_seconds"))
             runtime(mac, name, {"do": "bootstrap"}, descriptors)
         except Failure:
-            _deregister(mac, name)
+            helpers.deregister(mac, name)
             raise
         with mac.changed("state", {}) as state:
             state[name]["client"] = True
-    return Then(None, lambda: _watch(mac, name))
+    return Then(None, lambda: endings.watch(mac, name))
 
 
 def create_process(
@@ -136,7 +118,7 @@ def start(mac: Mac, name: str, process: str) -> None:
         if process == name:
             with mac.changed("state", {}) as state:
                 state[name].update(state="running", startedDate=time.time(), pid=pid)
-                state[name]["networks"] = _attachments(mac, name)
+                state[name]["networks"] = attachments(mac, name)
 
 
 def wait(mac: Mac, name: str, process: str) -> int:
@@ -152,7 +134,7 @@ def signal_process(mac: Mac, name: str, process: str, number: int) -> None:
     if not _foreign(mac, name):
         runtime(mac, name, {"do": "kill", "process": process, "signal": number})
     if process == name and number == signal.SIGKILL and mac.version >= (1, 0):
-        _exited(mac, name)
+        endings.exited(mac, name)
 
 
 def stop(mac: Mac, name: str, number: int | None, seconds: int) -> None:
@@ -168,7 +150,7 @@ def stop(mac: Mac, name: str, number: int | None, seconds: int) -> None:
         except Failure as error:
             if error.code != "interrupted":
                 raise
-    _exited(mac, name)
+    endings.exited(mac, name)
 
 
 def delete(mac: Mac, name: str, force: bool) -> None:
@@ -182,36 +164,7 @@ def delete(mac: Mac, name: str, force: bool) -> None:
             runtime(mac, name, {"do": "stop", "signal": signal.SIGKILL, "seconds": 5})
     with mac.locked("server"):
         time.sleep(mac.knob("delete_seconds"))
-        _clean_up(mac, name)
-
-
-def number_of(name: str) -> int:
-    """The number of a signal that is given by number or by name."""
-    if name.isdigit():
-        return int(name)
-    upper = name.upper()
-    try:
-        return int(signal.Signals[upper if upper.startswith("SIG") else f"SIG{upper}"])
-    except KeyError:
-        raise Failure("invalidArgument", f"invalid signal: {name}") from None
-
-
-def _attachments(mac: Mac, name: str) -> list[dict[str, Any]]:
-    found = []
-    for net in mac.load("containers", name, "config.json")["networks"]:
-        digest = zlib.crc32(name.encode())
-        found.append(
-            {
-                "hostname": name,
-                "ipv4Address": f"192.168.64.{2 + digest % 250}/24",
-                "ipv4Gateway": "192.168.64.1",
-                "macAddress": "f2:" + digest.to_bytes(5, "big").hex(":"),
-                "mtu": 1280,
-                "network": net["network"],
-                "variant": "reserved",
-            }
-        )
-    return found
+        endings.clean_up(mac, name)
 
 
 def _state(mac: Mac, name: str) -> dict[str, Any]:
@@ -234,67 +187,3 @@ def _watched(mac: Mac, name: str, what: str) -> None:
     _state(mac, name)
     if _foreign(mac, name):
         mac.violated(f"{what} of {name}, which is somebody else's")
-
-
-def _register(mac: Mac, name: str) -> None:
-    """Start a container's helper, as launchd would."""
-    bundle = mac.path("containers", name)
-    place = os.open(bundle, os.O_PATH)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    path = f"/proc/self/fd/{place}/helper.socket"
-    if os.path.lexists(path):
-        os.unlink(path)
-    listener.bind(path)
-    listener.listen(128)
-    pid = os.fork()
-    if not pid:
-        os.setsid()
-        os.dup2(os.open(f"{bundle}/boot.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        os.dup2(listener.fileno(), 3)
-        program = mac.path("bin", "container-runtime-linux")
-        argv = [sys.executable, "-IS", program, "start", "--root", bundle, "--uuid", name]
-        os.execve(sys.executable, argv, {})
-    listener.close()
-    os.close(place)
-    mac.save({"pid": pid, "started": started(pid)}, "launchd", name)
-
-
-def _deregister(mac: Mac, name: str) -> None:
-    events.kill_helper(mac, name)
-    events.remove(mac.path("launchd", name))
-
-
-def _watch(mac: Mac, name: str) -> None:
-    """Wait for the end of a container, as the server does, and see to what follows."""
-    with contextlib.suppress(Failure):  # its helper has died, so it has ended
-        runtime(mac, name, {"do": "wait", "process": name})
-    time.sleep(mac.knob("exit_seconds"))
-    try:
-        _exited(mac, name)
-    except Failure:
-        return  # it has been deleted
-
-
-def _exited(mac: Mac, name: str) -> None:
-    with mac.locked("server"):
-        state = (mac.load("state.json") or {}).get(name)
-        if state is None or state["state"] == "stopped":
-            return
-        _deregister(mac, name)
-        with mac.changed("state", {}) as states:
-            states[name] = {"state": "stopped", "startedDate": state.get("startedDate")}
-        if mac.load("containers", name, "options.json")["autoRemove"]:
-            _clean_up(mac, name)
-
-
-def _clean_up(mac: Mac, name: str) -> None:
-    if name not in (mac.load("state.json") or {}):
-        return
-    _discard(mac, name)
-    with mac.changed("state", {}) as state:
-        state.pop(name, None)
-
-
-def _discard(mac: Mac, name: str) -> None:
-    _deregister(mac, name)
-    shutil.rmtree(mac.path("containers", name), ignore_errors=True)

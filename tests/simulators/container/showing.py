@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from simulators.container import listing, xpc
+from simulators.container.asking import listed
 from simulators.container.errors import Failure, no_container
-from simulators.container.lifecycle import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ holds the server's lock, and a crash of the server is the end of all such proces
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -35,7 +36,7 @@ def ask(call: Call, request: str, *arguments: Any, descriptors: Sequence[int | N
 
     Args:
         call: who asks.
-        request: name of a function in `server`.
+        request: name of a function in `server`, or in another module that is named before it.
         arguments: its arguments; JSON.
         descriptors: what it gets to keep.
 
@@ -94,7 +95,7 @@ def _serve(
     arguments: Sequence[Any],
     descriptors: Sequence[int | None],
 ) -> None:
-    from simulators.container import server  # only here: clients need nothing of it
+    from simulators.container import endings, server  # only here: clients need nothing of them
 
     os.setsid()
     with open("/proc/self/comm", "w", encoding="utf-8") as file:
@@ -117,9 +118,11 @@ def _serve(
     then = None
     try:
         call.point(f"in {request}")
-        server.wake(call.mac)
+        endings.wake(call.mac)
         given = [tuple(descriptors)] if descriptors else []
-        value = getattr(server, request)(call.mac, *arguments, *given)
+        module, _, function = request.rpartition(".")
+        place = importlib.import_module(f"simulators.container.{module or 'server'}")
+        value = getattr(place, function)(call.mac, *arguments, *given)
         if isinstance(value, server.Then):
             value, then = value.value, value.work
         answer = {"value": value}
