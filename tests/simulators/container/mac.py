@@ -131,4 +131,5 @@ def alive(helper: dict[str, Any] | None) -> bool:
     """Whether the process of a helper is there."""
     if not helper:
         return False
-    return bool(helper.get("foreign")) or started(helper["pid"]) == helper["started"]
+    now = started(helper["pid"]) if "foreign" not in helper else None
+    return "foreign" in helper or (now is not None and now == helper["started"])
