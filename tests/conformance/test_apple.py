@@ -41,3 +41,21 @@ class TestApple(RuntimeContract):
     def image(self) -> str:
         """A file tree of nothing but busybox."""
         return IMAGE
+
+
+class TestAppleBefore1(TestApple):
+    """The version with the old listing, whose signals arrive, and without a live export."""
+
+    version = "0.12.3"
+
+
+class TestAppleFirst(TestApple):
+    """The first version whose signals do not arrive, and without a live export."""
+
+    version = "1.0.0"
+
+
+class TestAppleLater(TestApple):
+    """The version with another answer about its service."""
+
+    version = "1.4.1"

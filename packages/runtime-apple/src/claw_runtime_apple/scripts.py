@@ -82,13 +82,29 @@ Arguments: the directory, and for one file whose it is to be: its owner and its 
 """
 
 PACK: Final = """
-set --
-while read -r _ place _; do
-    [ "$place" = / ] || set -- "$@" --exclude=".$place"
-done < /proc/mounts
-cd / && exec tar -c -f - "$@" .
+mounted='|'
+while read -r _ place _; do mounted="$mounted$(printf %b "$place")|"; done < /proc/mounts
+cd / && set -- ./* ./.[!.]* ./..?*
+more=1
+while [ -n "$more" ]; do
+    more= count=$#
+    while [ "$count" -gt 0 ]; do
+        count=$((count - 1)) one=$1
+        shift
+        [ -e "$one" ] || [ -L "$one" ] || continue
+        case $mounted in
+        *"|${one#.}|"*) ;;
+        *"|${one#.}/"*) more=1; set -- "$@" "$one"/* "$one"/.[!.]* "$one"/..?* ;;
+        *) set -- "$@" "$one" ;;
+        esac
+    done
+done
+exec tar -c -f - "$@"
 """
-"""Packs the disk, and nothing that is mounted."""
+"""Packs the disk, and nothing that is mounted; not every `tar` can leave things out by itself.
+
+A directory that something is mounted in stands for nothing but the rest of what is in it.
+"""
 
 
 def assignments(variables: Mapping[str, str]) -> str:
