@@ -14,7 +14,7 @@ from claw_runtime_apple import container, images
 from claw_runtime_apple.cli import Cli, Version, dotted
 from claw_runtime_apple.settings import LEAST_MEMORY, Settings
 
-SETTLE: Final = 5.0
+SETTLE: Final = 3.0
 """Seconds after its client's death within which the service may still make a container visible."""
 ULIMIT: Final[Version] = (0, 9, 0)
 """The first version that has `--ulimit`."""
