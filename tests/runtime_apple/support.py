@@ -55,7 +55,7 @@ async def session(
 
 def names(world: World) -> set[str]:
     """The truth: names of containers that exist in whatever state."""
-    return {one.name for one in world.containers()}
+    return set(world.containers())
 
 
 async def output(session: Session, *argv: str, **options: Any) -> tuple[Exit, str, str]:

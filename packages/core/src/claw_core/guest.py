@@ -10,6 +10,7 @@ from typing import Final
 KILLER: Final = """
 exec 2>/dev/null
 keeper=$1 marker=$2 root=$3 all=$4 mine=" $3 " round=0
+[ -z "$root" ] || kill -9 -- "-$root"
 while [ $round -lt 500 ]; do
     round=$((round + 1)) found=
     for entry in /proc/[0-9]*; do
@@ -35,6 +36,8 @@ done
 exit 1
 """
 """Kills a command with all its descendants, and exits with 0 when it sees none any more.
+
+Its process group goes at once, so that none of it sees the end of another.
 
 Arguments: the keeper's pid, a text in the environment of what is to be killed, the pid of the
 command (or empty), and `1` to kill everything but the keeper.

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final
 
 import attrs
 
 from claw_core.descriptors import close
-from claw_core.errors import ConfigError, RuntimeFault, SpentInstance
+from claw_core.errors import ClawError, ConfigError, RuntimeFault, SpentInstance
 from claw_core.guest import KILLER
 from claw_core.model import IO, Command, Control, Exit, Signal, Sink, Spec
 from claw_core.streaming import Streamed
@@ -84,13 +84,14 @@ class Running:
             SpentInstance: it could not be ended, or nobody can tell whether it has.
             RuntimeFault: it could not be started, or a part of its output is lost.
         """
+        env = self._environment(spec)
         async with self.place.killing:
             self.place.running.add(self.token)
-        call = asyncio.create_task(self._call(spec, io))
+        call = asyncio.create_task(self._call(spec, io, env))
         try:
             try:
                 await self._attend(call, io)
-                return await self._outcome(spec, call.result())
+                return await self._outcome(spec, call)
             except BaseException as error:
                 self._spool.drop()
                 await persist(self._end(call, error))
@@ -103,10 +104,13 @@ class Running:
                 self._broken.exception()  # seen
             await close(io.stdin)
 
-    async def _call(self, spec: Spec, io: IO) -> Streamed | None:
-        """Hold the call that the command hangs on; None where it did not end with the command."""
-        host, where = self.place.host, self.command.workdir or container.start_directory(spec)
-        values = {name: host.secret(name) for name in spec.secrets}
+    def _environment(self, spec: Spec) -> dict[str, str]:
+        """The environment of the call, with the command's in one variable.
+
+        Raises:
+            ConfigError: it is too large, or a secret is not available.
+        """
+        values = {name: self.place.host.secret(name) for name in spec.secrets}
         variables = container.environment(spec, values, self.command.env)
         text = assignments({**variables, MARKER: self.token})
         if len(os.fsencode(text)) > _LARGEST:
@@ -114,6 +118,11 @@ class Running:
                 "the environment is larger than a guest's kernel allows",
                 remedy="pass large data by standard input or by upload",
             )
+        return {**os.environ, ENVIRONMENT: text}
+
+    async def _call(self, spec: Spec, io: IO, env: Mapping[str, str]) -> Streamed | None:
+        """Hold the call that the command hangs on; None where it did not end with the command."""
+        where = self.command.workdir or container.start_directory(spec)
         stdin = None
         if io.stdin is not None:
             self._feed = Feed(self._input(io.stdin), self.window)
@@ -125,7 +134,7 @@ class Running:
         argv += self.command.argv
         streams = IO(stdin, self._sink(_OUT), self._sink(_ERR))
         try:
-            return await host.stream(argv, streams, env={**os.environ, ENVIRONMENT: text})
+            return await self.place.host.stream(argv, streams, env=env)
         except asyncio.CancelledError:
             if not self._over.is_set():
                 raise
@@ -214,7 +223,7 @@ class Running:
 
     async def _pace(self) -> None:
         """Pause the command while its reader has much to read."""
-        pid = await self._started
+        pid = await asyncio.shield(self._started)
         while True:
             await self._spool.full.wait()
             with contextlib.suppress(RuntimeFault):  # then the spool gets larger, up to its limit
@@ -224,15 +233,15 @@ class Running:
 
     async def _control(self, control: AsyncIterator[Control]) -> None:
         """Pass signals on, once the command is there."""
-        pid = await self._started
+        pid = await asyncio.shield(self._started)
         async for message in control:
             if isinstance(message, Signal):
                 self._sent = message.number
                 await self.place.inside(f"kill -{message.number} -- -{pid}")
 
-    async def _outcome(self, spec: Spec, done: Streamed | None) -> Exit:
+    async def _outcome(self, spec: Spec, call: asyncio.Task[Streamed | None]) -> Exit:
         """What the command said about its end: the code of the call alone proves nothing."""
-        words, program = self._said[_ERR], self.command.argv[0]
+        done, words, program = call.result(), self._said[_ERR], self.command.argv[0]
         if self._over.is_set():
             if words[0] == "workdir":
                 where = self.command.workdir or container.start_directory(spec)
@@ -247,10 +256,13 @@ class Running:
                 return Exit(126, reason=f"{program}: cannot be executed")
             return Exit(int(words[1]) & 0xFF)
         assert done is not None
-        # A signal to the whole group has ended who would have told.
-        if len(words) == 1 and done.code in {_KILLED, 128 + self._sent} and await self._alive():
-            return Exit(done.code, signal=done.code - 128)
-        raise self._lost(done)
+        lost = self._lost(done)
+        if len(words) == 1 and done.code in {_KILLED, 128 + self._sent}:
+            # A signal has ended who would have told, if the container is there to say so.
+            with contextlib.suppress(RuntimeFault):
+                await self._kill(call)
+                return Exit(done.code, signal=done.code - 128)
+        raise lost
 
     def _lost(self, done: Streamed) -> RuntimeFault:
         """Why nobody can tell how the command ended."""
@@ -268,19 +280,13 @@ class Running:
             )
         return error
 
-    async def _alive(self) -> bool:
-        try:
-            return await self.place.inside(":")
-        except RuntimeFault:
-            return False
-
     async def _end(self, call: asyncio.Task[Streamed | None], cause: BaseException) -> None:
         """End the command by force, verifiably.
 
         Raises:
             SpentInstance: that is not possible.
         """
-        if self._over.is_set():
+        if self._over.is_set() or self._never(call):
             return
         try:
             async with asyncio.timeout(self.place.patience):
@@ -291,11 +297,17 @@ class Running:
                 await asyncio.wait({call})
         except (TimeoutError, RuntimeFault) as error:
             said = error.message if isinstance(error, RuntimeFault) else "it took too long"
-            before = f"{cause.message}; " if isinstance(cause, RuntimeFault) else ""
+            before = f"{cause.message}; " if isinstance(cause, ClawError) else ""
             raise SpentInstance(
                 f"{before}the command could not be ended ({said})",
                 remedy="leave the session: its teardown removes the virtual machine",
             ) from cause
+
+    def _never(self, call: asyncio.Task[Streamed | None]) -> bool:
+        """Whether the call could not even be made."""
+        if self._started.done() or not call.done() or call.cancelled():
+            return False
+        return isinstance(call.exception(), RuntimeFault)
 
     async def _kill(self, call: asyncio.Task[Streamed | None]) -> None:
         """Kill the command with its descendants, and see that none is left.
