@@ -27,6 +27,8 @@ KNOBS: dict[str, Any] = {
     "kernel": True,
     "addresses_after": 0,
     "networks": [],
+    "timeout_seconds": 10.0,
+    "start_seconds": 0.0,
 }
 """Every knob and its default; the README says what each does."""
 
