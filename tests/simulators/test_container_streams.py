@@ -42,7 +42,7 @@ def test_a_tree_goes_in_through_standard_input(world: World, tmp_path: Path) -> 
     name = running(world)
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/file").write_bytes(bytes(1 << 20))
-    pack = ["tar", "-C", tmp_path, "-cf", "-", "tree"]
+    pack = ["tar", "-C", str(tmp_path), "-cf", "-", "tree"]
     tar = subprocess.run(pack, capture_output=True, check=True)
     argv = ("exec", "-i", name, "tar", "-x", "-o", "-p", "-f", "-", "-C", "/root")
     assert said(world, *argv, stdin=tar.stdout) == (0, "", "")
