@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -14,8 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from simulators.container.call import Call
 
-PATIENCE = 3.0
-"""Seconds that the rest of the output has when the process has ended."""
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 _PIPE_BUF = 4096
 
@@ -40,8 +39,11 @@ class Attached:
         self._kept = b""
         self._outputs: dict[int, int] = {}
         self._stops = 0
+        truncated = [one for one in call.faults("output") if one["action"] == "truncate"]
+        self._held = {one.get("stream", 1): b"" for one in truncated}
         if interactive:
-            os.set_blocking(0, False)  # of the open file, which others may have, too
+            with contextlib.suppress(OSError):  # it is closed
+                os.set_blocking(0, False)  # of the open file, which others may have, too
             read, self._feed = os.pipe()
             self.theirs = (read, None, None)
         if not detach:
@@ -84,14 +86,16 @@ class Attached:
                 raise Drained
             for descriptor, _ in ready:
                 if descriptor == answer:
-                    code, answer = int(xpc.receive(answer)), None
-                    limit = time.monotonic() + PATIENCE
+                    code, answer = int(xpc.receive(self.call, answer)), None
+                    limit = time.monotonic() + self.call.mac.knob("drain_seconds")
                     self.call.point("after wait")
                 elif descriptor == woken:
                     for number in os.read(woken, 1 << 10):
                         self._signalled(number, name, process)
                 else:
                     self._move(descriptor)
+        for target, data in self._held.items():
+            _written(target, data[: len(data) // 2])
         return code
 
     def _register(self, poll: select.poll) -> None:
@@ -107,16 +111,20 @@ class Attached:
 
     def _move(self, descriptor: int) -> None:
         if descriptor in self._outputs:
-            data = os.read(descriptor, _PIPE_BUF)
-            try:
-                written = os.write(self._outputs[descriptor], data) if data else 0
-            except OSError:
-                written = 0
+            target, data = self._outputs[descriptor], os.read(descriptor, _PIPE_BUF)
+            if target in self._held:
+                self._held[target] += data
+                written = len(data)
+            else:
+                written = _written(target, data)
             if not written:
-                os.close(descriptor)
-                del self._outputs[descriptor]
+                self._close(descriptor)
         elif descriptor == 0 or descriptor == self._feed:
             self._move_input()
+
+    def _close(self, descriptor: int) -> None:
+        os.close(descriptor)
+        del self._outputs[descriptor]
 
     def _move_input(self) -> None:
         assert self._feed is not None
@@ -147,3 +155,11 @@ class Attached:
             xpc.ask(self.call, "signal_process", name, process, number)
         except Failure as error:
             os.write(2, f"failed to send signal: {error}\n".encode())
+
+
+def _written(target: int, data: bytes) -> int:
+    """Write, and return how much; nothing where nobody reads."""
+    try:
+        return os.write(target, data) if data else 0
+    except OSError:
+        return 0

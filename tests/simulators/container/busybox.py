@@ -10,10 +10,11 @@ from pathlib import Path
 
 BUSYBOX = Path("/usr/bin/busybox")
 APPLETS = (
-    "sh ash true false cat echo sleep tar ls id env ps kill dd head tail wc sha256sum md5sum mkdir "
-    "rm rmdir mv cp ln printf test [ touch grep sed awk od seq chmod chown stat setsid nohup mount "
-    "umount timeout tr mkfifo sort find xargs du df hostname uname date which sync yes readlink "
-    "realpath dirname basename cut uniq tee mktemp nproc ip whoami expr gzip gunzip base64 cmp"
+    "sh ash true false cat echo sleep tar ls id env ps kill killall dd head tail wc sha256sum "
+    "md5sum mkdir rm rmdir mv cp ln printf test [ touch grep sed awk od seq chmod chown stat "
+    "setsid nohup mount umount timeout tr mkfifo sort find xargs du df hostname uname date "
+    "which sync yes readlink realpath pwd dirname basename cut uniq tee mktemp nproc ip whoami "
+    "expr gzip gunzip base64 cmp"
 )
 
 

@@ -51,7 +51,8 @@ class Failure(Exception):
 
     def __str__(self) -> str:
         cause = f' (cause: "{self.cause.full()}")' if self.cause else ""
-        text = f'{self.code}: "{self.message}"' if self.coded else self.message
+        coded = self.coded or self.code == "interrupted"
+        text = f'{self.code}: "{self.message}"' if coded else self.message
         return "\n".join([text + cause, *self.extra])
 
     def full(self) -> str:

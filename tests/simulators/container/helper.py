@@ -1,7 +1,7 @@
 """The helper of one container: takes requests for its machine, and relays the streams.
 
 It is one loop around `poll`. Like the real one it lets a guest that does not read its standard
-input hold up the output of every process of the container, and keeps as much input as it is given.
+input hold up the output of the container's other processes, and keeps all input that it is given.
 """
 
 from __future__ import annotations
@@ -70,9 +70,11 @@ class Helper:
         if self.machine.frozen:
             return handlers
         processes = self.machine.processes.values()
+        # The guest's only thread stands in a write to this one, so nothing comes out of the others.
         wedged = next((one for one in processes if one.wedged), None)
         for process in processes:
-            for descriptor, events, handler in process.interests(wedged):
+            output = wedged in {None, process}
+            for descriptor, events, handler in process.interests(output=output):
                 poll.register(descriptor, events)
                 handlers[descriptor] = handler
         return handlers

@@ -27,6 +27,8 @@ KNOBS: dict[str, Any] = {
     "kernel": True,
     "addresses_after": 0,
     "networks": [],
+    "timeout_seconds": 10.0,
+    "start_seconds": 0.0,
 }
 """Every knob and its default; the README says what each does."""
 
@@ -118,13 +120,17 @@ class Mac:
 
 
 def started(pid: int) -> int | None:
-    """When a process was started, in ticks since boot; None when it has ended."""
+    """When a process was started, in ticks since boot; None when it has ended.
+
+    One that has no memory any more has ended, too: the last process of a pid namespace stays until
+    somebody has reaped all others.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state, *fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if state in b"ZX" else int(fields[18])
+    return None if state in b"ZX" or fields[19] == b"0" else int(fields[18])
 
 
 def alive(helper: dict[str, Any] | None) -> bool:

@@ -93,10 +93,12 @@ class Machine:
         """Answer with the exit code of a process when it has ended."""
         return Until(process)
 
-    def kill(self, _: Any, process: str, signal: int) -> None:
-        """Send a process a signal."""
+    def kill(self, _: Any, process: str, signal: int) -> Until | None:
+        """Send a process a signal; the end of init is waited for where it is sure to come."""
         if process in self.processes:
             self.processes[process].kill(signal)
+        sure = signal == 9 and process == self.name and self.mac.version >= (1, 0)
+        return Until(process) if sure and self.init else None
 
     def stop(self, _: Any, signal: int, seconds: int) -> Until | None:
         """Send init a signal, and after some seconds kill it."""

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from simulators.container import events, strangers
-from simulators.container.mac import Mac, alive
+from simulators.container.mac import Mac, alive, started
 
 
 @attrs.frozen
@@ -103,7 +103,7 @@ def _ancestors() -> Iterator[tuple[int, set[int]]]:
                 stat = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue  # it has just ended
-            if stat[0] not in b"ZX":
+            if started(int(entry)) is not None:
                 parents[int(entry)] = int(stat[1])
     for pid in parents:
         chain, one = set(), pid

@@ -72,18 +72,17 @@ class Process:
         """Whether all its output is over."""
         return all(stream.source is None for stream in self.streams)
 
-    def interests(self, wedged: Process | None) -> Iterator[Interest]:
+    def interests(self, *, output: bool) -> Iterator[Interest]:
         """What it waits for.
 
         Args:
-            wedged: a process whose standard input is full: the guest's only thread stands in the
-                write to it, so nothing else comes out of the guest.
+            output: whether its output is passed on.
         """
         if self.input is not None:
             yield self.input, select.POLLIN, self._take
-        if wedged is self and self._feed is not None:
+        if self.wedged and self._feed is not None:
             yield self._feed, select.POLLOUT, self._flush
-        if wedged is None:
+        if output:
             yield from filter(None, (stream.interest() for stream in self.streams))
 
     def kill(self, number: int) -> None:

@@ -114,6 +114,7 @@ def start(mac: Mac, name: str, process: str) -> None:
         if process == name and _state(mac, name)["state"] == "running":
             return
         _client(mac, name)
+        time.sleep(mac.knob("start_seconds"))
         pid = runtime(mac, name, {"do": "start", "process": process})
         if process == name:
             with mac.changed("state", {}) as state:

@@ -44,7 +44,7 @@ def status(call: Call, values: dict[str, Any], _: list[str]) -> None:
     """`system status`: whether the server answers."""
     state = call.mac.knob("server")
     if state == "silent":
-        time.sleep(10)
+        time.sleep(call.mac.knob("timeout_seconds"))
     said = {"running": "running", "unregistered": "unregistered"}.get(state, "not running")
     if values["format"] == "json":
         print(listing.compact(_status(call.mac, said)))
