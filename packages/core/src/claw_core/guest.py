@@ -10,7 +10,7 @@ from typing import Final
 KILLER: Final = """
 exec 2>/dev/null
 keeper=$1 marker=$2 root=$3 all=$4 mine=" $3 " round=0
-[ -z "$root" ] || kill -9 -- "-$root"
+[ -z "$root" ] || kill -9 "-$root"
 while [ $round -lt 500 ]; do
     round=$((round + 1)) found=
     for entry in /proc/[0-9]*; do

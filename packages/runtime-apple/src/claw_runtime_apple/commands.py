@@ -227,9 +227,9 @@ class Running:
         while True:
             await self._spool.full.wait()
             with contextlib.suppress(RuntimeFault):  # then the spool gets larger, up to its limit
-                await self.place.inside(f"kill -STOP -- -{pid}")
+                await self.place.inside(f"kill -STOP -{pid}")
             await self._spool.roomy.wait()
-            await self.place.inside(f"kill -CONT -- -{pid}")
+            await self.place.inside(f"kill -CONT -{pid}")
 
     async def _control(self, control: AsyncIterator[Control]) -> None:
         """Pass signals on, once the command is there."""
@@ -237,7 +237,7 @@ class Running:
         async for message in control:
             if isinstance(message, Signal):
                 self._sent = message.number
-                await self.place.inside(f"kill -{message.number} -- -{pid}")
+                await self.place.inside(f"kill -{message.number} -{pid}")
 
     async def _outcome(self, spec: Spec, call: asyncio.Task[Streamed | None]) -> Exit:
         """What the command said about its end: the code of the call alone proves nothing."""

@@ -149,7 +149,7 @@ class Running:
             if isinstance(message, Resize):
                 await self._resize(message)
             elif isinstance(message, Signal):
-                await self.place.inside(f"kill -{message.number} -- -{pid}")
+                await self.place.inside(f"kill -{message.number} -{pid}")
 
     async def _resize(self, size: Resize) -> None:
         await self._pid
