@@ -97,7 +97,11 @@ def _serve(
     arguments: Sequence[Any],
     descriptors: Sequence[int | None],
 ) -> None:
-    from simulators.container import endings, linux, server  # only here: clients need nothing of them
+    from simulators.container import (
+        endings,
+        linux,
+        server,
+    )  # only here: clients need nothing of them
 
     os.setsid()
     with open("/proc/self/comm", "w", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, Self
 
 import attrs
@@ -26,8 +26,8 @@ Version = tuple[int, int, int]
 
 OLDEST: Final[Version] = (0, 8, 0)
 """Before it, more than 64 KiB of standard input hang (apple/containerization#477)."""
-PATIENCE: Final = 10.0
-"""Seconds that a call has which only asks."""
+PATIENCE: Final = 4.0
+"""Seconds that a call has which only asks; core waits 10 for an answer that may take two."""
 _OUTPUT: Final = 64 << 20
 _GROUPS: Final = frozenset({"image", "system"})
 _NUMBER: Final = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
@@ -36,21 +36,12 @@ _NUMBER: Final = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
 class Run(Protocol):
     """Runs a tool to its end, as `Host.run` does."""
 
-    async def __call__(
-        self,
-        argv: Sequence[str],
-        /,
-        *,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 60.0,
-    ) -> Completed:
+    async def __call__(self, argv: Sequence[str], /, *, timeout: float = 60.0) -> Completed:
         """Return how it ended."""
         ...
 
 
-async def run(
-    argv: Sequence[str], /, *, env: Mapping[str, str] | None = None, timeout: float = 60.0
-) -> Completed:
+async def run(argv: Sequence[str], /, *, timeout: float = 60.0) -> Completed:
     """Run a tool where there is no instance, and so no host.
 
     Raises:
@@ -65,7 +56,6 @@ async def run(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=env,
             start_new_session=True,
         )
     except OSError as error:
@@ -91,27 +81,29 @@ class Cli:
         """The same, called on behalf of an instance."""
         return attrs.evolve(self, run=host.run)
 
-    async def ask(
-        self, *arguments: str, timeout: float = PATIENCE, env: Mapping[str, str] | None = None
-    ) -> Completed:
+    async def ask(self, *arguments: str, timeout: float | None = None) -> Completed:
         """Return how a call ended, whatever its exit code.
+
+        Args:
+            arguments: of the command.
+            timeout: seconds that it has; None is `PATIENCE`.
 
         Raises:
             ContainerSilent: it did not end in time, and was killed.
             RuntimeFault: the command cannot be started.
         """
+        seconds = PATIENCE if timeout is None else timeout
         try:
-            async with asyncio.timeout(timeout):
-                return await self._run(
-                    (self.program, *arguments), env=env, timeout=timeout + PATIENCE
-                )
+            async with asyncio.timeout(seconds):
+                # Its own deadline is only there for the runner to have one.
+                return await self._run((self.program, *arguments), timeout=seconds + 60)
         except TimeoutError:
             raise ContainerSilent(
-                f"`container {asked(arguments)}` did not answer within {timeout:g} s",
-                remedy="see `container system status`; if that hangs, log out and in again",
+                f"`container {asked(arguments)}` did not answer within {seconds:g} s",
+                remedy=f"see `container system status`, then {START}; if that hangs, log in again",
             ) from None
 
-    async def call(self, *arguments: str, timeout: float = PATIENCE) -> Completed:
+    async def call(self, *arguments: str, timeout: float | None = None) -> Completed:
         """Return how a call ended that must succeed.
 
         Raises:

@@ -20,6 +20,8 @@ from claw_runtime_apple.errors import ContainerSilent
 
 HELPER: Final = "com.apple.container.container-runtime-linux."
 """Label in launchd of the process that runs a container's virtual machine, before its name."""
+LIST_TIMEOUT: Final = 12.0
+"""Seconds that a listing has: the service itself gives up after ten."""
 GRACE: Final = 5.0
 """Seconds that calls of a dead owner, whose input has ended, have to end by themselves."""
 
@@ -43,7 +45,7 @@ async def containers(cli: Cli) -> frozenset[str]:
     Raises:
         ClawError: there is no whole listing.
     """
-    found = document(await cli.call("ls", "-a", "--format", "json"))
+    found = document(await cli.call("ls", "-a", "--format", "json", timeout=LIST_TIMEOUT))
     if not isinstance(found, list):
         raise _odd(found)
     return frozenset(map(_name, found))
