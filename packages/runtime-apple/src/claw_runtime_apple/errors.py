@@ -9,11 +9,15 @@ from claw_core.errors import RuntimeFault
 
 USAGE: Final = 64
 """Exit code of a command line that this version does not understand."""
-UNREACHABLE: Final = ("XPC connection error", "XPC timeout", "failed to get a response")
+UNREACHABLE: Final = ("Connection invalid", "failed to get a response")
+"""What a call says where no service is. An interrupted connection may be a dead helper's."""
+LATE: Final = "XPC timeout"
+"""What a call says that the service did not answer in time."""
 START: Final = "container system start --enable-kernel-install"
 """Starts the service; without the option it would ask a question."""
 
 _REMEDIES: Final = (
+    ("Connection interrupted", "try again: the service, or a virtual machine, has died"),
     ("failed to find target executable", "use an image that has `sh` on its PATH"),
     ("is not a valid container ID", "name the instance with letters, digits and `_.-`"),
     ("already exist", "remove the container that has its name: see `container ls -a`"),
@@ -32,7 +36,7 @@ class ContainerUnavailable(RuntimeFault):
 
 
 class ContainerSilent(RuntimeFault):
-    """The command did not answer in time and was killed.
+    """The command did not answer in time and was killed, or its service did not.
 
     Whether the service did, or still does, what it was asked is unknown.
     """
@@ -64,6 +68,10 @@ def failure(code: int, stderr: bytes, asked: str) -> RuntimeFault:
         return ContainerUnavailable(
             f"the service of `container` does not answer `container {asked}`: {said}",
             remedy=f"{START} (in the same login session)",
+        )
+    if LATE in said:
+        return ContainerSilent(
+            f"the service of `container` did not answer in time: {said}", remedy="try again"
         )
     if code == USAGE:
         remedy = "install container 1.0 or later: this version lacks an option"

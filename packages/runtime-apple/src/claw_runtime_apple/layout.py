@@ -46,6 +46,10 @@ class Layout:
         file.write(bytes(tarfile.BLOCKSIZE))
         return cls(path, file)
 
+    def close(self) -> None:
+        """Close the file, finished or not."""
+        self._file.close()
+
     def write(self, data: bytes) -> None:
         """Add to the layer, an archive of the disk."""
         self._file.write(data)
@@ -54,7 +58,7 @@ class Layout:
         self._tail = (self._tail + data)[-len(_END) :]
 
     def finish(self, image: str, like: Mapping[str, Any], comment: str) -> None:
-        """Add what the layer means, and close the file.
+        """Add what the layer means, and close.
 
         Args:
             image: name of the image.
@@ -64,50 +68,50 @@ class Layout:
         Raises:
             RuntimeFault: the layer is not whole.
         """
-        with self._file:
-            if self._tail != _END:
-                raise RuntimeFault("the disk was not packed as a whole", remedy="try again")
-            digest = self._hash.hexdigest()
-            self._file.write(bytes(-self._size % tarfile.BLOCKSIZE))
-            platform = {
-                "architecture": like.get("architecture", "arm64"),
-                "os": like.get("os", "linux"),
-                **({"variant": like["variant"]} if "variant" in like else {}),
-            }
-            config = {
-                **platform,
-                "config": like.get("config", {}),
-                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-                "history": [{"created_by": "claw", "comment": comment}],
-            }
-            layer = {
-                "mediaType": f"{_TYPE}.layer.v1.tar",
-                "digest": f"sha256:{digest}",
-                "size": self._size,
-            }
-            manifest = self._blob(
-                f"{_TYPE}.manifest.v1+json",
-                {
-                    "schemaVersion": 2,
-                    "mediaType": f"{_TYPE}.manifest.v1+json",
-                    "config": self._blob(f"{_TYPE}.config.v1+json", config),
-                    "layers": [layer],
-                },
-            )
-            index = self._blob(
-                f"{_TYPE}.index.v1+json",
-                {
-                    "schemaVersion": 2,
-                    "mediaType": f"{_TYPE}.index.v1+json",
-                    "manifests": [{**manifest, "platform": platform}],
-                },
-            )
-            named = {**index, "annotations": dict.fromkeys(_NAMES, image)}
-            self._member("index.json", {"schemaVersion": 2, "manifests": [named]})
-            self._member("oci-layout", {"imageLayoutVersion": "1.0.0"})
-            self._file.write(_END)
-            self._file.seek(0)
-            self._file.write(_header(f"blobs/sha256/{digest}", self._size))
+        if self._tail != _END:
+            raise RuntimeFault("the disk was not packed as a whole", remedy="try again")
+        digest = self._hash.hexdigest()
+        self._file.write(bytes(-self._size % tarfile.BLOCKSIZE))
+        platform = {
+            "architecture": like.get("architecture", "arm64"),
+            "os": like.get("os", "linux"),
+            **({"variant": like["variant"]} if "variant" in like else {}),
+        }
+        config = {
+            **platform,
+            "config": like.get("config", {}),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            "history": [{"created_by": "claw", "comment": comment}],
+        }
+        layer = {
+            "mediaType": f"{_TYPE}.layer.v1.tar",
+            "digest": f"sha256:{digest}",
+            "size": self._size,
+        }
+        manifest = self._blob(
+            f"{_TYPE}.manifest.v1+json",
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{_TYPE}.manifest.v1+json",
+                "config": self._blob(f"{_TYPE}.config.v1+json", config),
+                "layers": [layer],
+            },
+        )
+        index = self._blob(
+            f"{_TYPE}.index.v1+json",
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{_TYPE}.index.v1+json",
+                "manifests": [{**manifest, "platform": platform}],
+            },
+        )
+        named = {**index, "annotations": dict.fromkeys(_NAMES, image)}
+        self._member("index.json", {"schemaVersion": 2, "manifests": [named]})
+        self._member("oci-layout", {"imageLayoutVersion": "1.0.0"})
+        self._file.write(_END)
+        self._file.seek(0)
+        self._file.write(_header(f"blobs/sha256/{digest}", self._size))
+        self.close()
 
     def _blob(self, kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a document below its own digest, and return what refers to it."""

@@ -43,7 +43,7 @@ class Place:
     user: str
     running: set[str] = attrs.field(factory=set)
     killing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
-    patience: float = PATIENCE
+    patience: float = attrs.field(factory=lambda: PATIENCE)
 
     def as_root(self) -> Self:
         """The same place, for commands of ours that must be root's."""

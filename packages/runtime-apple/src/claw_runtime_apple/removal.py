@@ -42,12 +42,12 @@ async def remove(cli: Cli, name: str) -> None:
             break  # it is its guest that hangs, or the service: no further attempt would help
         if await listing.end_calls(cli, name):
             continue  # a call that was killed may have created it meanwhile
-        if not await _seen(cli, name):
+        if not await _seen(cli, name, answer):
             return
     await _boot_out(name)
     answer = await _delete(cli, name)
     await listing.end_calls(cli, name)
-    if where := await _seen(cli, name):
+    if where := await _seen(cli, name, None):
         raise TeardownFailed(
             f"its container is still listed by {where}" + (f"; {answer.message}" if answer else ""),
             remedy=f"container delete --force {name}; if that hangs, see `launchctl list`",
@@ -65,9 +65,9 @@ async def _delete(cli: Cli, name: str) -> ClawError | None:
     return None
 
 
-async def _seen(cli: Cli, name: str) -> str:
-    """Who still shows it after the time that it has to vanish; empty where nobody does."""
-    limit = asyncio.get_running_loop().time() + VANISHING
+async def _seen(cli: Cli, name: str, answer: ClawError | None) -> str:
+    """Who still shows it, when it should have vanished by now; empty where nobody does."""
+    limit = asyncio.get_running_loop().time() + (VANISHING if answer is None else 0.0)
     pause = 0.02
     while True:
         where = []

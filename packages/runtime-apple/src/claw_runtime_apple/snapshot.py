@@ -39,9 +39,12 @@ async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     like = _configuration(await images.find(place.cli, image))
     with tempfile.TemporaryDirectory(prefix="claw-") as folder:
         layout = await in_thread(Layout.begin, Path(folder) / "image.tar")
-        await _pack(place, layout)
-        whole = images.whole_name(name)
-        await in_thread(layout.finish, whole, like, f"snapshot of {place.container}")
+        try:
+            await _pack(place, layout)
+            whole = images.whole_name(name)
+            await in_thread(layout.finish, whole, like, f"snapshot of {place.container}")
+        finally:
+            await in_thread(layout.close)
         await place.cli.call("image", "load", "-i", str(layout.path), timeout=images.LOAD_TIMEOUT)
     return name
 
