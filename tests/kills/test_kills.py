@@ -14,16 +14,21 @@ import pytest
 from claw_core import failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
-from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
+from claw_runtime_apple import runtime as apple_runtime  # noqa: F401 - it declares its failpoints
+from claw_runtime_docker import runtime  # noqa: F401 - the same
 from core import test_reaper
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
 from runtime_docker.engines import TestEngine
+from simulators.container.world import World as Mac
 
 FROZEN = {"local.pre-kill", "local.post-kill"}
 """Only passed where what should end by itself does not."""
 LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warden."))} - FROZEN
+APPLE = {name for name in failpoints.POINTS if name.startswith("apple.")}
+UNREACHABLE = {"apple.booted-out"}
+"""Only passed where the service does not end a machine."""
 DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
@@ -50,9 +55,20 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
     return Scene(worlds.docker(engine), state, tmp_path)
 
 
+@pytest.fixture
+def mac(tmp_path: Path) -> Iterator[Mac]:
+    with Mac(tmp_path / "mac") as mac:
+        yield mac
+
+
+@pytest.fixture
+def apple(mac: Mac, state: Path, tmp_path: Path) -> Scene:
+    return Scene(worlds.apple(mac), state, tmp_path)
+
+
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | MODEL
+    killed = LOCAL | FROZEN | DOCKER | APPLE | MODEL
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -67,6 +83,27 @@ def test_a_kill_at_any_point_of_the_local_sandbox(local: Scene, point: str) -> N
 def test_a_kill_at_any_point_of_docker(docker: Scene, point: str) -> None:
     docker.kill_at(point)
     docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(APPLE - UNREACHABLE))
+def test_a_kill_at_any_point_of_apple(apple: Scene, point: str) -> None:
+    apple.kill_at(point)
+    apple.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(UNREACHABLE))
+def test_a_kill_of_whoever_ends_a_machine_without_the_service(
+    apple: Scene, mac: Mac, point: str
+) -> None:
+    with apple.run() as owner:
+        assert ready(owner)
+        mac.configure(server="unregistered")
+        apple.kill_wardens()
+        owner.kill()
+    apple.ended(apple.reap(f"{point}=kill"), apple.reap(f"{point}=kill"))
+    assert point in apple.passed()
+    mac.configure(server="running")
+    apple.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("point", sorted(FROZEN))
@@ -90,6 +127,10 @@ def test_random_kills_of_owner_warden_and_reaper_on_docker(docker: Scene) -> Non
     many(docker, 10, random.randrange(1 << 32))
 
 
+def test_random_kills_of_owner_warden_and_reaper_on_apple(apple: Scene) -> None:
+    many(apple, 10, random.randrange(1 << 32))
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_many_kills_on_the_local_sandbox(local: Scene) -> None:
@@ -100,6 +141,12 @@ def test_many_kills_on_the_local_sandbox(local: Scene) -> None:
 @pytest.mark.timeout(7200)
 def test_many_kills_on_docker(docker: Scene) -> None:
     many(docker, KILLS, SEED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_kills_on_apple(apple: Scene) -> None:
+    many(apple, KILLS, SEED)
 
 
 @pytest.mark.soak
@@ -116,3 +163,11 @@ def test_a_kill_at_any_point_of_core_on_the_local_sandbox(local: Scene, point: s
 def test_a_kill_at_any_point_of_core_on_docker(docker: Scene, point: str) -> None:
     docker.kill_at(point)
     docker.assert_nothing_is_left()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("point", sorted(MODEL - RECORD - OP_LOCK))
+def test_a_kill_at_any_point_of_core_on_apple(apple: Scene, point: str) -> None:
+    apple.kill_at(point)
+    apple.assert_nothing_is_left()

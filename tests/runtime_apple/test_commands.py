@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from claw_core.errors import (
     Unsupported,
 )
 from claw_core.model import Control, Resize, Signal
+from claw_core.session import Session
 from claw_runtime_apple import commands, spool
 from runtime_apple.support import gather, output, run, session, shell
 from simulators.container.world import World
@@ -36,8 +38,8 @@ LIVING = (
 )
 
 
-async def living(s: object) -> str:
-    return await shell(s, LIVING)  # type: ignore[arg-type] # a session
+async def living(s: Session) -> str:
+    return await shell(s, LIVING)
 
 
 def test_output_and_errors_are_apart_and_the_code_is_the_commands_own(world: World) -> None:
@@ -81,7 +83,7 @@ def test_arguments_environment_and_directory_arrive_as_they_are(world: World) ->
     arguments = ["a b", "", "*", "$HOME", "'\"\\", "-n", "--", "-t", "ünïcode", "line\nbreak"]
 
     async def work() -> None:
-        options = {"image": "claw-test:env", "env": {"ONE": "a'b c\n", "TWO": "x"}}
+        options: dict[str, Any] = {"image": "claw-test:env", "env": {"ONE": "a'b c\n", "TWO": "x"}}
         async with session(world, workdir="/tmp", **options) as s:
             _, out, _ = await output(s, "printf", "[%s]", *arguments)
             assert out == "".join(f"[{one}]" for one in arguments)
@@ -174,8 +176,8 @@ def test_a_reader_that_is_slow_pauses_the_command_and_loses_nothing(world: World
         moved += len(data)
         digest.update(data)
 
-    async def paused(s: object) -> bool:
-        states = await shell(s, "cat /proc/[0-9]*/stat 2>/dev/null | grep '(dd)' || true")  # type: ignore[arg-type]
+    async def paused(s: Session) -> bool:
+        states = await shell(s, "cat /proc/[0-9]*/stat 2>/dev/null | grep '(dd)' || true")
         return " T " in states
 
     async def work() -> None:
@@ -215,6 +217,7 @@ def test_what_cannot_be_paused_is_ended_at_a_limit(
 def test_the_end_is_the_commands_own_even_if_a_daemon_keeps_its_output(world: World) -> None:
     async def work() -> None:
         async with session(world) as s:
+            world.configure(drain_seconds=0.5)
             ended, out, _ = await output(s, "sh", "-c", "sleep 60 & echo done; exit 6")
             assert (ended.code, out) == (6, "done\n")
 
@@ -283,7 +286,7 @@ def test_a_sink_that_fails_ends_the_command(world: World) -> None:
 def test_signals_reach_the_command_and_not_who_tells_of_its_end(world: World, version: str) -> None:
     world.configure(version=version)
 
-    async def signalled(s: object, program: str, number: int) -> tuple[int, int | None, bytes]:
+    async def signalled(s: Session, program: str, number: int) -> tuple[int, int | None, bytes]:
         ready, out = asyncio.Event(), bytearray()
 
         async def notice(data: bytes) -> None:
@@ -299,9 +302,7 @@ def test_signals_reach_the_command_and_not_who_tells_of_its_end(world: World, ve
             yield b"word\n"
             await asyncio.Event().wait()
 
-        ended = await s.run(  # type: ignore[attr-defined]
-            ["sh", "-c", program], stdin=silent(), stdout=notice, control=control()
-        )
+        ended = await s.run(["sh", "-c", program], stdin=silent(), stdout=notice, control=control())
         return ended.code, ended.signal, bytes(out)
 
     async def work() -> None:
@@ -320,6 +321,7 @@ def test_signals_reach_the_command_and_not_who_tells_of_its_end(world: World, ve
 def test_a_command_that_kills_everything_kills_itself(world: World) -> None:
     async def work() -> None:
         async with session(world) as s:
+            world.configure(drain_seconds=0.5)
             assert (await output(s, "sh", "-c", "kill -9 -1; sleep 600"))[0].code == 137
             assert await shell(s, "echo next") == "next\n"
 

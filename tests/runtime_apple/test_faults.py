@@ -24,7 +24,7 @@ from claw_runtime_apple import cli, commands, listing, place, removal, starting
 from claw_runtime_apple.runtime import AppleRuntime
 from cli.support import entries, eventually
 from runtime_apple.support import configured, gather, names, output, run, session, shell, table
-from simulators.container.world import World
+from simulators.container.world import IMAGE, World
 
 GONE = "deleteProcess: exec 4711 does not exist"
 
@@ -65,16 +65,34 @@ async def live(world: World, **options: Any) -> None:
         assert await shell(s, "echo here") == "here\n"
 
 
-def test_a_crashed_server_that_calls_a_live_machine_stopped(world: World, state: Path) -> None:
+def test_a_crashed_server_forgets_what_runs(world: World, state: Path) -> None:
     async def work() -> None:
         async with session(world) as s:
             running = asyncio.create_task(output(s, "sleep", "600"))
             await shell(s, "echo here")
             world.crash()
-            found = world.containers()[s.name]
-            assert (found.state, found.booted) == ("stopped", True)
             with pytest.raises(SpentInstance, match="could not be ended"):
                 await running
+
+    run(work())
+    assert_nothing_is_left(world, state)
+
+
+def test_a_machine_that_lives_in_a_container_called_stopped_is_found_and_ended(
+    world: World, state: Path
+) -> None:
+    install = Ledger.open(state).install
+    name = f"claw-{install}-0123456789ab"
+    world.run("run", "-d", "--name", name, IMAGE, "sleep", "600")
+    world.crash()
+    found = world.containers()[name]
+    assert (found.state, found.booted) == ("stopped", True)
+    backends = [("apple", table(world))]
+
+    async def work() -> None:
+        looking = reaper.Reaper(Ledger.open(state), Registry().resolve, backends)
+        assert [plan.name for plan in await looking.plan()] == [name]
+        assert [one.result for one in await looking.reap(30, adopt=True)] == ["gone"]
 
     run(work())
     assert_nothing_is_left(world, state)
@@ -191,7 +209,7 @@ def test_a_container_that_cannot_be_removed_is_kept_in_sight(world: World, state
             await shell(s, "echo here")
             world.freeze(s.name)
 
-    with pytest.raises(TeardownFailed, match="still listed by|not torn down"):
+    with pytest.raises(TeardownFailed, match=r"still listed by|not torn down"):
         run(work())
     assert len(names(world)) == 1
     assert entries(state)

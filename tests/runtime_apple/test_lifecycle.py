@@ -68,7 +68,10 @@ def test_commands_are_the_callers_and_the_first_process_is_roots(world: World) -
 
 def test_processes_can_be_limited(world: World) -> None:
     async def work() -> None:
-        options = {"settings": {"user": "2345"}, "resources": Resources(processes=20)}
+        options: dict[str, Any] = {
+            "settings": {"user": "2345"},
+            "resources": Resources(processes=20),
+        }
         async with session(world, **options) as s:
             program = "n=0; while [ $n -lt 40 ]; do sleep 9 >&- 2>&- & n=$((n + 1)); done"
             ended, _, err = await output(s, "sh", "-c", program)
