@@ -128,7 +128,7 @@ def test_random_kills_of_owner_warden_and_reaper_on_docker(docker: Scene) -> Non
 
 
 def test_random_kills_of_owner_warden_and_reaper_on_apple(apple: Scene) -> None:
-    many(apple, 10, random.randrange(1 << 32))
+    many(apple, 20, random.randrange(1 << 32))
 
 
 @pytest.mark.soak
@@ -146,7 +146,7 @@ def test_many_kills_on_docker(docker: Scene) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_many_kills_on_apple(apple: Scene) -> None:
-    many(apple, KILLS, SEED)
+    many(apple, 5 * KILLS, SEED)
 
 
 @pytest.mark.soak
