@@ -404,10 +404,8 @@ def test_the_name_is_free_late_and_the_address_comes_late(world: World, state: P
     assert_nothing_is_left(world, state)
 
 
-def test_a_disk_that_is_full_ends_a_snapshot_and_not_the_instance(
-    world: World, state: Path
-) -> None:
-    world.fault("export", "in disks.export", "error", text="No space left on device")
+def test_an_image_that_cannot_be_loaded_ends_no_instance(world: World, state: Path) -> None:
+    world.fault("image load", "before load", "error", text="No space left on device")
 
     async def work() -> None:
         async with session(world) as s:
@@ -417,20 +415,6 @@ def test_a_disk_that_is_full_ends_a_snapshot_and_not_the_instance(
             assert (await s.snapshot(Audit("later"))).startswith("claw-audit:later-")
 
     run(work())
-    assert_nothing_is_left(world, state)
-
-
-def test_an_export_that_was_cut_off_makes_no_image(world: World, state: Path) -> None:
-    world.fault("export", "after disks.export", "exit", status=0)
-    loads = world.fault("image load", "begin", "say", text="")
-
-    async def work() -> None:
-        async with session(world) as s:
-            with pytest.raises(RuntimeFault, match="not packed as a whole"):
-                await s.snapshot(Audit("cut"))
-
-    run(work())
-    assert loads.seen == 0
     assert_nothing_is_left(world, state)
 
 

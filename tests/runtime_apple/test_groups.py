@@ -32,7 +32,7 @@ def test_a_group_end_to_end(world: World, root: Path, state: Path, version: str)
     (root / "shared/file").write_text("mounted\n")
     program = (
         "cat /tmp/up/file /shared/file; echo >> /shared/file && exit 1; "
-        "read -r line; echo $line $SECRET > /workspace/group/result; echo $line; echo err >&2; exit 42"
+        "cd /workspace/group; read -r line; echo $line $SECRET > result; echo $line; exit 42"
     )
     done = claw(
         "run",

@@ -50,6 +50,12 @@ class Layout:
         """Close the file, finished or not."""
         self._file.close()
 
+    def directory(self, path: str, mode: int) -> None:
+        """Add a directory to the layer."""
+        member = tarfile.TarInfo(path.strip("/"))
+        member.type, member.mode = tarfile.DIRTYPE, mode
+        self.write(member.tobuf(tarfile.GNU_FORMAT))
+
     def write(self, data: bytes) -> None:
         """Add to the layer, an archive of the disk."""
         self._file.write(data)

@@ -12,7 +12,7 @@ import attrs
 from claw_core import failpoints
 from claw_core.archive import pack
 from claw_core.errors import ClawError, RuntimeFault
-from claw_core.hookspecs import Runtime
+from claw_core.hookspecs import AGENT, Runtime
 from claw_core.isolation import Isolation
 from claw_core.model import (
     IO,
@@ -66,6 +66,8 @@ class AppleRuntime(Runtime):
     Raises:
         ConfigError: a setting is unknown or wrong.
     """
+
+    recipe = AGENT
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = Settings.parse(settings)

@@ -83,6 +83,7 @@ Arguments: the directory, and for one file whose it is to be: its owner and its 
 
 PACK: Final = """
 mounted='|'
+for place; do mounted="$mounted$place|"; done
 while read -r _ place _; do mounted="$mounted$(printf %b "$place")|"; done < /proc/mounts
 cd / && set -- ./* ./.[!.]* ./..?*
 more=1
@@ -104,6 +105,7 @@ exec tar -c -f - "$@"
 """Packs the disk, and nothing that is mounted; not every `tar` can leave things out by itself.
 
 A directory that something is mounted in stands for nothing but the rest of what is in it.
+Arguments: directories that are left out as well.
 """
 
 

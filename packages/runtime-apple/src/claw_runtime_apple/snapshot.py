@@ -1,31 +1,31 @@
-"""Keeps the disk of an instance that runs, as an image that later instances can start from."""
+"""Keeps the disk of an instance that runs, as an image that later instances can start from.
+
+`container export` would not do: most versions export only what has ended, and an instance that has
+ended is gone.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from claw_core.errors import RuntimeFault
-from claw_core.model import IO, Command, SnapshotTarget, Spec
-from claw_core.streaming import Streamed
+from claw_core.model import IO, Command, Image, SnapshotTarget, Spec
 from claw_core.tasks import in_thread
 from claw_runtime_apple import images
 from claw_runtime_apple.commands import Running
-from claw_runtime_apple.container import HOME
-from claw_runtime_apple.errors import failure
+from claw_runtime_apple.container import SCRATCH
 from claw_runtime_apple.layout import Layout
 from claw_runtime_apple.place import Place
 from claw_runtime_apple.scripts import PACK
-
-LIVE_EXPORT: Final = (1, 2, 1)
-"""The first version that exports a container which runs; before it, and with `--rm`, none does."""
 
 
 async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     """Make an image of the disk that starts as the one that it came from, and return its name.
 
-    Nothing that is mounted is in it, and no secret, as these are in no file.
+    Nothing that is mounted is in it, and no secret, as these are in no file. What later instances
+    start from has nothing of scratch space either.
 
     Args:
         place: the instance.
@@ -37,10 +37,13 @@ async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     """
     name = images.name_of(place.container, target)
     like = _configuration(await images.find(place.cli, image))
+    without = SCRATCH if isinstance(target, Image) else ()
     with tempfile.TemporaryDirectory(prefix="claw-") as folder:
         layout = await in_thread(Layout.begin, Path(folder) / "image.tar")
         try:
-            await _pack(place, layout)
+            for directory in without:
+                await in_thread(layout.directory, directory, 0o1777)
+            await _pack(place, layout, without)
             whole = images.whole_name(name)
             await in_thread(layout.finish, whole, like, f"snapshot of {place.container}")
         finally:
@@ -49,7 +52,7 @@ async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     return name
 
 
-async def _pack(place: Place, layout: Layout) -> None:
+async def _pack(place: Place, layout: Layout, without: tuple[str, ...]) -> None:
     errors = bytearray()
 
     async def write(data: bytes) -> None:
@@ -58,19 +61,12 @@ async def _pack(place: Place, layout: Layout) -> None:
     async def keep_errors(data: bytes) -> None:
         errors.extend(data[: max(0, 4096 - len(errors))])
 
-    streams = IO(None, write, keep_errors)
-    if await place.cli.version() >= LIVE_EXPORT:
-        argv = (place.cli.program, "export", place.container)
-        done: Streamed = await place.host.stream(argv, streams)
-        if done.code:
-            raise failure(done.code, done.errors, "export")
-        return
-    command = Command(("sh", "-c", PACK), workdir="/", env={"HOME": HOME})
-    ended = await Running(place.as_root(), command).run(Spec(), streams)
+    command = Command(("sh", "-c", PACK, "sh", *without), workdir="/")
+    ended = await Running(place.as_root(), command).run(Spec(), IO(None, write, keep_errors))
     if ended.code:
         raise RuntimeFault(
             f"the disk could not be packed: {errors.decode(errors='replace').strip()}",
-            remedy="use an image that has `tar`",
+            remedy="see what it says; the image needs `tar`",
         )
 
 
