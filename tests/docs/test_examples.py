@@ -15,6 +15,7 @@ import click
 import pytest
 
 import claw_core
+import claw_runtime_apple
 import claw_runtime_docker
 from claw_core import failpoints
 from claw_core.cli import COMMANDS, claw, run
@@ -116,7 +117,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_every_failpoint_is_described() -> None:
     """All modules are imported, so that every point is declared."""
-    for package in (claw_core, claw_runtime_docker):
+    for package in (claw_core, claw_runtime_apple, claw_runtime_docker):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("launcher", "__main__")):
                 importlib.import_module(module.name)
