@@ -51,27 +51,32 @@ class Attached:
             self._outputs = {out: 1, err: 2}
             self.theirs = (self.theirs[0], out_w, err_w)
 
-    def close_theirs(self) -> None:
-        """Let go of what the server has now."""
-        for descriptor in self.theirs:
-            if descriptor is not None:
-                os.close(descriptor)
-        self.theirs = (None, None, None)
+    def start(self, name: str, process: str) -> int | None:
+        """Start a process, and pass streams and signals on until it has ended.
 
-    def follow(self, name: str, process: str) -> int:
-        """Pass streams and signals on until the process has ended, and return its exit code.
+        Returns:
+            its exit code; None at once, if nobody is to follow it.
 
         Raises:
             Drained: the process has ended, and its output could not be passed on in time.
             Failure: the server has died, or the container's helper.
         """
+        # Asked before it starts, however soon it ends; nobody reads an answer that comes too late.
+        answer = xpc.send(self.call, "wait", name, process) if self._outputs else None
+        xpc.ask(self.call, "start", name, process)
+        for descriptor in self.theirs:  # the server has them now
+            if descriptor is not None:
+                os.close(descriptor)
+        return None if answer is None else self._follow(name, process, answer)
+
+    def _follow(self, name: str, process: str, waiting: int) -> int:
         woken, waking = os.pipe()
         os.set_blocking(waking, False)
         signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
         for forwarded in _FORWARDED:
             signal.signal(forwarded, lambda *_: None)
         self.call.point("before wait")
-        answer: int | None = xpc.send(self.call, "wait", name, process)
+        answer: int | None = waiting
         code = 0
         limit: float | None = None
         while answer is not None or self._outputs:

@@ -39,23 +39,25 @@ def processes(mac: Mac) -> Iterator[tuple[int, str]]:
 
 def crash(mac: Mac) -> None:
     """Let the server die: requests end, and the next one finds it as after a fresh start."""
-    requests = [pid for pid, kind in processes(mac) if kind == SERVER]
-    for pid in requests:
-        if pid != os.getpid():
-            kill(pid)
-    remove(mac.path("state.json"))
-    if os.getpid() in requests:
-        kill(os.getpid())
+    with mac.locked("state"):  # the next one starts when this one is dead
+        for pid, kind in processes(mac):
+            if kind == SERVER and pid != os.getpid():
+                kill(pid)
+        remove(mac.path("state.json"))
+    with open("/proc/self/comm", encoding="utf-8") as file:
+        if file.read().strip() == SERVER:
+            kill(os.getpid())
 
 
 def reboot(mac: Mac) -> None:
     """Let the machine lose its power: all that ran is gone."""
-    for pid, kind in list(processes(mac)):
-        if kind != "cli":
-            kill(pid)
-    for name in mac.helpers():
-        remove(mac.path("launchd", name))
-    remove(mac.path("state.json"))
+    with mac.locked("state"):
+        for pid, kind in processes(mac):
+            if kind != "cli":
+                kill(pid)
+        for name in mac.helpers():
+            remove(mac.path("launchd", name))
+        remove(mac.path("state.json"))
 
 
 def kill_helper(mac: Mac, name: str) -> None:

@@ -40,19 +40,14 @@ def run(call: Call, values: dict[str, Any], words: list[str]) -> None:
         streams = Attached(call, interactive=values["interactive"], detach=values["detach"])
         xpc.ask(call, "bootstrap", name, descriptors=streams.theirs)
         _write_id(values, name)
-        xpc.ask(call, "start", name, name)
-        streams.close_theirs()
-        if values["detach"]:
-            print(name)
-            return
-        code = streams.follow(name, name)
+        code = streams.start(name, name)
     except (Failure, Drained) as error:
         quietly(call, "delete", name, False)
         if isinstance(error, Drained):
             text = "failed to run container: CancellationError()"
             raise Failure("internalError", text) from None
         raise
-    raise Exit(code)
+    _end(name, code)
 
 
 def start(call: Call, values: dict[str, Any], words: list[str]) -> None:
@@ -73,19 +68,14 @@ def start(call: Call, values: dict[str, Any], words: list[str]) -> None:
     try:
         streams = Attached(call, interactive=values["interactive"], detach=not attach)
         xpc.ask(call, "bootstrap", name, descriptors=streams.theirs)
-        xpc.ask(call, "start", name, name)
-        streams.close_theirs()
-        if not attach:
-            print(name)
-            return
-        code = streams.follow(name, name)
+        code = streams.start(name, name)
     except (Failure, Drained) as error:
         quietly(call, "stop", name, None, 5)
         if isinstance(error, Drained):
             text = "failed to start container CancellationError()"
             raise Failure("internalError", text) from None
         raise
-    raise Exit(code)
+    _end(name, code)
 
 
 def execute(call: Call, values: dict[str, Any], words: list[str]) -> None:
@@ -107,17 +97,12 @@ def execute(call: Call, values: dict[str, Any], words: list[str]) -> None:
     number = str(uuid.uuid4())
     streams = Attached(call, interactive=values["interactive"], detach=values["detach"])
     xpc.ask(call, "create_process", name, number, process, descriptors=streams.theirs)
-    xpc.ask(call, "start", name, number)
-    streams.close_theirs()
-    if values["detach"]:
-        print(name)
-        return
     try:
-        code = streams.follow(name, number)
+        code = streams.start(name, number)
     except Drained:
         text = "failed to exec process CancellationError()"
         raise Failure("internalError", text) from None
-    raise Exit(code)
+    _end(name, code)
 
 
 def _name(call: Call, values: dict[str, Any]) -> str:
@@ -135,6 +120,14 @@ def _make(call: Call, name: str, values: dict[str, Any], words: list[str]) -> No
     configuration = configurations.make(call.mac, name, image, values, arguments)
     options = {"autoRemove": values["rm"], "lower": image["root"]}
     xpc.ask(call, "create", configuration, options)
+
+
+def _end(name: str, code: int | None) -> None:
+    """End as a process did; one that was only started leaves its container's name."""
+    if code is None:
+        print(name)
+    else:
+        raise Exit(code)
 
 
 def _write_id(values: dict[str, Any], name: str) -> None:

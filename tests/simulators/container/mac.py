@@ -66,10 +66,10 @@ class Mac:
 
     def save(self, value: Any, *parts: str) -> None:
         """Replace a JSON file at once."""
-        path = self.path(*parts)
-        with open(f"{path}.{os.getpid()}", "w", encoding="utf-8") as file:
+        place, name = os.path.split(self.path(*parts))
+        with open(f"{place}/.{name}.{os.getpid()}", "w", encoding="utf-8") as file:
             json.dump(value, file)
-        os.replace(file.name, path)
+        os.replace(file.name, f"{place}/{name}")
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -111,12 +111,9 @@ class Mac:
 
     def helpers(self) -> dict[str, dict[str, Any]]:
         """What launchd looks after: the helper of each container by its name."""
-        found = {}
-        for name in os.listdir(self.path("launchd")):
-            value = self.load("launchd", name)
-            if value is not None and not name.startswith("."):
-                found[name] = value
-        return found
+        names = [name for name in os.listdir(self.path("launchd")) if not name.startswith(".")]
+        found = {name: self.load("launchd", name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def started(pid: int) -> int | None:

@@ -7,6 +7,7 @@ holds the server's lock, and a crash of the server is the end of all such proces
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -136,7 +137,8 @@ def _serve(
         answer = {"value": value}
     except Failure as error:
         answer = {"failure": error.to_json()}
-    os.write(reply, json.dumps(answer).encode())
+    with contextlib.suppress(BrokenPipeError):  # the client has been killed
+        os.write(reply, json.dumps(answer).encode())
     os.close(reply)
     if then is not None:
         then()
