@@ -14,14 +14,17 @@ import pytest
 from claw_core import failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
-from claw_runtime_apple import runtime as apple_runtime  # noqa: F401 - it declares its failpoints
-from claw_runtime_docker import runtime  # noqa: F401 - the same
-from core import test_reaper
+from claw_runtime_apple import runtime as apple_runtime  # noqa: F401 - it declares failpoints
+from claw_runtime_docker import runtime as docker_runtime  # noqa: F401 - so does this
+from claw_runtime_tart import runtime as tart_runtime  # noqa: F401 - and this
+from core import test_reaper, test_slots
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
 from runtime_docker.engines import TestEngine
+from runtime_tart import worlds as tart_worlds
 from simulators.container.world import World as Mac
+from simulators.tart.world import Simulator
 
 FROZEN = {"local.pre-kill", "local.post-kill"}
 """Only passed where what should end by itself does not."""
@@ -30,6 +33,9 @@ APPLE = {name for name in failpoints.POINTS if name.startswith("apple.")}
 UNREACHABLE = {"apple.booted-out"}
 """Only passed where the service does not end a machine."""
 DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
+IMAGES = {"tart.sealed", "tart.pre-save", "tart.saved"}
+"""Only passed where an image is made: see `tests/runtime_tart/test_image.py`."""
+TART = {name for name in failpoints.POINTS if name.startswith("tart.")} - IMAGES
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
 """Neither of the two has a fact to record."""
@@ -50,6 +56,17 @@ def local(state: Path, tmp_path: Path) -> Scene:
     return Scene(worlds.local(state), state, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[Simulator]:
+    with tart_worlds.opened(macos_limit=99) as host:
+        yield host
+
+
+@pytest.fixture
+def tart(host: Simulator, state: Path, tmp_path: Path) -> Scene:
+    return Scene(worlds.tart(host), state, tmp_path)
+
+
 @pytest.fixture
 def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
     return Scene(worlds.docker(engine), state, tmp_path)
@@ -68,7 +85,7 @@ def apple(mac: Mac, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | APPLE | MODEL
+    killed = LOCAL | FROZEN | APPLE | DOCKER | TART | IMAGES | MODEL | {*test_slots.POINTS}
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -106,6 +123,12 @@ def test_a_kill_of_whoever_ends_a_machine_without_the_service(
     apple.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("point", sorted(TART))
+def test_a_kill_at_any_point_of_tart(tart: Scene, point: str) -> None:
+    tart.kill_at(point)
+    tart.assert_nothing_is_left()
+
+
 @pytest.mark.parametrize("point", sorted(FROZEN))
 def test_a_kill_of_whoever_kills_what_is_frozen(local: Scene, point: str) -> None:
     with local.run() as owner:
@@ -129,6 +152,16 @@ def test_random_kills_of_owner_warden_and_reaper_on_docker(docker: Scene) -> Non
 
 def test_random_kills_of_owner_warden_and_reaper_on_apple(apple: Scene) -> None:
     many(apple, 20, random.randrange(1 << 32))
+
+
+def test_random_kills_of_owner_warden_and_reaper_on_tart(tart: Scene) -> None:
+    many(tart, 20, random.randrange(1 << 32))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_kills_on_tart(tart: Scene) -> None:
+    many(tart, KILLS, SEED)
 
 
 @pytest.mark.soak

@@ -138,6 +138,14 @@ class RuntimeFault(ClawError):
     """The runtime failed to do what its hook promises."""
 
 
+class CapacityExhausted(RuntimeFault):
+    """The machine has no room for another instance; others may make some.
+
+    A runtime raises it from `prepare` or `start` where the machine itself says so. The run then
+    goes to the end of the queue, until its time for waiting is over.
+    """
+
+
 class SpentInstance(RuntimeFault):
     """The instance can no longer be trusted with work; only teardown may follow."""
 

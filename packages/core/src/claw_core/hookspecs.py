@@ -145,6 +145,8 @@ class Runtime(abc.ABC):
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         """Keep the disk, without anything that claw delivered as a secret, and return its name.
 
+        It may stop the instance: only teardown follows.
+
         Raises:
             Unsupported: this runtime keeps no snapshots.
         """

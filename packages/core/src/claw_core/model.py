@@ -123,6 +123,21 @@ class Refusal:
 
 
 @attrs.frozen
+class Claim:
+    """A part of something of which the machine has only so much.
+
+    Attributes:
+        name: what it is, for instance `macos-vm`; runtimes that mean the same say the same.
+        amount: how much of it an instance takes.
+        limit: how much there is for all instances of this user.
+    """
+
+    name: str
+    amount: int = 1
+    limit: int = 1
+
+
+@attrs.frozen
 class Assessment:
     """What an instance of exactly this spec will get.
 
@@ -130,7 +145,7 @@ class Assessment:
         isolation: level.
         axes: extent per axis.
         network: the network that the instance will have.
-        slots: names of capacity claims, for instance `macos-vm`.
+        slots: what it takes of things that are scarce; a run waits until they are free.
         settle: seconds after the owner's death within which the backend may still bring a creation
             to light; 0 where creation ends with the process that asked for it.
         dies_with_owner: whether the instance ends by itself when its owner dies, so that no warden
@@ -142,7 +157,7 @@ class Assessment:
     isolation: Isolation
     axes: Axes = Axes()
     network: Network = "default"
-    slots: tuple[str, ...] = ()
+    slots: tuple[Claim, ...] = ()
     settle: float = 0.0
     dies_with_owner: bool = False
     notes: tuple[str, ...] = ()

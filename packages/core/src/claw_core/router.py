@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import attrs
 from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
-from claw_core.errors import Refused, WardenUnavailable
+from claw_core.errors import CapacityExhausted, Refused, WardenUnavailable
 from claw_core.ledger import Intent, Ledger, default_state_directory
 from claw_core.model import Exit, Mount, Network, Resources
 from claw_core.planner import Planner
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
+
+
+FULL_PAUSE = 5.0
+"""Seconds until a runtime is asked again that said that the machine is full."""
 
 
 @attrs.frozen
@@ -154,6 +159,7 @@ class Router:
             Refused: no runtime accepts the run; nothing was started.
             LedgerUnavailable: the intent cannot be made durable; nothing was started.
             WardenUnavailable: nobody would clean up after a crash; nothing was started.
+            CapacityExhausted: others did not make room in time; nothing is left.
             TeardownFailed: the instance could not be torn down verifiably.
         """
         given = dict(secrets) if isinstance(secrets, Mapping) else {}
@@ -168,14 +174,14 @@ class Router:
             await self.planner.remember(plan, spec)
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
-            session = self._session(route, relay, values, deadlines or Deadlines())
+            limits = deadlines or Deadlines()
+            session = await self._entered(lambda: self._session(route, relay, values, limits))
             try:
-                async with session:
+                async with contextlib.AsyncExitStack() as stack:
+                    stack.push_async_exit(session)
                     yield session
             finally:
-                if session.record.teardown not in {"gone", "pending"}:
-                    self._left.add(session.name)
-                    await persist(self._request_reap())
+                await self._see_to(session)
 
     async def run(
         self,
@@ -240,6 +246,28 @@ class Router:
         return Session(
             relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
         )
+
+    async def _entered(self, make: Callable[[], Session]) -> Session:
+        """Enter a session; where the machine is full a new one again, as long as that may take."""
+        started = time.monotonic()
+        while True:
+            session = make()
+            try:
+                return await session.__aenter__()
+            except CapacityExhausted as error:
+                if time.monotonic() - started > session.deadlines.capacity:
+                    raise
+                self._listener(events.Notice(f"waiting for others to end: {error}"))
+            finally:
+                if not session.open:
+                    await self._see_to(session)
+            await asyncio.sleep(FULL_PAUSE)
+
+    async def _see_to(self, session: Session) -> None:
+        """Hand over what a session had to leave."""
+        if session.record.teardown not in {"gone", "pending"}:
+            self._left.add(session.name)
+            await persist(self._request_reap())
 
     async def _request_reap(self) -> None:
         """Let the warden see to what a session had to leave: this process may live on for long."""

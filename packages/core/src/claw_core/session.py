@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from claw_core.ledger import Ledger
     from claw_core.relay import Relay
     from claw_core.routing import Route
+    from claw_core.slots import Ticket
 
 T = TypeVar("T")
 Output: TypeAlias = Sink | None
@@ -50,6 +51,8 @@ class Deadlines:
     start: float = 300.0
     transfer: float = 3600.0
     teardown: float = 60.0
+    capacity: float = 600.0
+    """How long a run waits for others to make room."""
 
 
 @attrs.define(eq=False)
@@ -68,10 +71,11 @@ class Session:
     _intent: Intent
     _secrets: Mapping[str, str] = attrs.field(repr=False)
     _listener: events.Listener
-    _deadlines: Deadlines = Deadlines()
+    deadlines: Deadlines = Deadlines()
     record: Record = attrs.field(init=False)
     _instance: Instance | None = attrs.field(init=False, default=None)
     _lease: Lease | None = attrs.field(init=False, default=None)
+    _ticket: Ticket | None = attrs.field(init=False, default=None)
     _created: bool = attrs.field(init=False, default=False)
     _spent: bool = attrs.field(init=False, default=False)
     _endpoint: Endpoint | None = attrs.field(init=False, default=None)
@@ -84,17 +88,21 @@ class Session:
         """The name of the instance."""
         return self._intent.name
 
+    @property
+    def open(self) -> bool:
+        """Whether it takes commands; not before it was entered, nor after it was left."""
+        return self._created and self.record.teardown == "pending"
+
     async def __aenter__(self) -> Self:
         try:
+            claimed = await self._claim()
             # First the durable intent, only then the first side effect: no intent, no instance.
             await in_thread(self._acquire)
             assert self._lease is not None
-            host = Host(self._lease, self.relay.name, self._secrets, self._listener)
+            host = Host(self._lease, self.relay.name, self._secrets, self._listener, claimed)
             self._instance = Instance(self.name, self.spec, host)
-            await self._timed(
-                "prepare", self.relay.prepare(self._instance), self._deadlines.prepare
-            )
-            await self._timed("start", self.relay.start(self._instance), self._deadlines.start)
+            await self._timed("prepare", self.relay.prepare(self._instance), self.deadlines.prepare)
+            await self._timed("start", self.relay.start(self._instance), self.deadlines.start)
             self._created = True
             self._listen(self._lease)
             self._lease.mark("running")
@@ -215,7 +223,7 @@ class Session:
 
         chunks = archive.pack(Path(source), name, lambda text: self._listener(events.Notice(text)))
         await self._timed(
-            "upload", self.relay.upload(instance, chunks, parent), self._deadlines.transfer
+            "upload", self.relay.upload(instance, chunks, parent), self.deadlines.transfer
         )
 
     async def download(self, source: str, target: Path) -> Path:
@@ -237,7 +245,7 @@ class Session:
         final = archive.destination(Path(target), name)
         async with unpack.unpacking(final, name) as sink:
             await self._timed(
-                "download", self.relay.download(instance, source, sink), self._deadlines.transfer
+                "download", self.relay.download(instance, source, sink), self.deadlines.transfer
             )
         return final
 
@@ -248,8 +256,21 @@ class Session:
             Unsupported: the runtime keeps no snapshots.
         """
         return await self._timed(
-            "snapshot", self.relay.snapshot(self._usable(), target), self._deadlines.transfer
+            "snapshot", self.relay.snapshot(self._usable(), target), self.deadlines.transfer
         )
+
+    async def _claim(self) -> tuple[int, ...]:
+        """Wait for room for what the runtime takes of scarce things; usually that is nothing."""
+        if not self.route.assessment.slots:
+            return ()
+        from claw_core.slots import Slots  # few runs need one
+
+        self._ticket = await Slots(self._ledger.state).take(
+            self.route.assessment.slots,
+            timeout=self.deadlines.capacity,
+            waiting=lambda text: self._listener(events.Notice(text)),
+        )
+        return (self._ticket.descriptor,)
 
     def _acquire(self) -> None:
         self._lease = self._ledger.acquire(self._intent)
@@ -296,6 +317,13 @@ class Session:
 
     async def _end(self, error: BaseException | None) -> None:
         """Tear down in a task of its own, and let neither failure hide the other."""
+        try:
+            await self._finish(error)
+        finally:
+            if self._ticket is not None:
+                self._ticket.close()
+
+    async def _finish(self, error: BaseException | None) -> None:
         if self._lease is None:
             return  # no intent, so no side effect either
         try:
@@ -324,7 +352,7 @@ class Session:
             self.relay,
             self._instance,
             lease,
-            deadline=self._deadlines.teardown,
+            deadline=self.deadlines.teardown,
             # Only a creation that was cut short can still come to light in a server later, and to
             # wait for that is the warden's work.
             settle=0.0 if self._created else self.route.assessment.settle,

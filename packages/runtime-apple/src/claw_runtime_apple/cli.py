@@ -15,11 +15,12 @@ from typing import Any, Final, Protocol, Self
 
 import attrs
 
+from claw_core import tools
 from claw_core.capture import Capture
 from claw_core.errors import RuntimeFault
-from claw_core.host import Completed, Host
+from claw_core.host import Host
 from claw_core.model import IO
-from claw_core.streaming import attend
+from claw_core.tools import Completed
 from claw_runtime_apple.errors import START, ContainerSilent, ContainerUnavailable, failure
 
 Version = tuple[int, int, int]
@@ -28,7 +29,6 @@ OLDEST: Final[Version] = (0, 8, 0)
 """Before it, more than 64 KiB of standard input hang (apple/containerization#477)."""
 PATIENCE: Final = 4.0
 """Seconds that a call has which only asks; core waits 10 for an answer that may take two."""
-_OUTPUT: Final = 64 << 20
 _GROUPS: Final = frozenset({"image", "system"})
 _NUMBER: Final = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -42,26 +42,16 @@ class Run(Protocol):
 
 
 async def run(argv: Sequence[str], /, *, timeout: float = 60.0) -> Completed:
-    """Run a tool where there is no instance, and so no host.
+    """Run a tool where there is no instance, and keep all that it writes: a listing may be long.
 
     Raises:
         RuntimeFault: it cannot be started.
         OutputLimitExceeded: it wrote more than 64 MiB.
         TimeoutError: it did not end in time, and was killed.
     """
-    out, err = Capture(_OUTPUT), Capture(_OUTPUT)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise RuntimeFault(f"cannot run {argv[0]}: {error.strerror}") from error
+    out, err = Capture(), Capture()
     async with asyncio.timeout(timeout):
-        done = await attend(process, IO(None, out, err))
+        done = await tools.stream(argv, IO(None, out, err))
     return Completed(tuple(argv), done.code, bytes(out.data), bytes(err.data))
 
 
