@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from claw_core.testing import RuntimeContract
+from claw_core.testing.contract.bench import Bench
+from claw_core.testing.contract.case import Case
 from simulators.container.world import IMAGE, World
 
 
@@ -43,19 +45,34 @@ class TestApple(RuntimeContract):
         return IMAGE
 
 
+@pytest.mark.soak
 class TestAppleBefore1(TestApple):
-    """The version with the old listing, whose signals arrive, and without a live export."""
+    """The version with the old listing, to whose calls signals are passed on."""
 
     version = "0.12.3"
 
 
+@pytest.mark.soak
 class TestAppleFirst(TestApple):
-    """The first version whose signals do not arrive, and without a live export."""
+    """The first version whose signals do not arrive."""
 
     version = "1.0.0"
 
 
+@pytest.mark.soak
 class TestAppleLater(TestApple):
     """The version with another answer about its service."""
 
     version = "1.4.1"
+
+
+@pytest.mark.parametrize("version", ["0.12.3", "1.0.0", "1.4.1"])
+@pytest.mark.parametrize("check", ["a_signal_reaches_the_command", "a_cancelled_command_is_gone"])
+def test_what_versions_differ_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, check: str
+) -> None:
+    with World(tmp_path / "mac", version=version) as world:
+        monkeypatch.setenv("PATH", world.environment["PATH"])
+        (tmp_path / "case").mkdir()
+        with Bench.open(Case("apple", tmp_path / "case", {}, IMAGE)) as bench:
+            assert bench.examine(check) is None
