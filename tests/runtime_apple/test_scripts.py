@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from claw_core.guest import KILLER
-from claw_runtime_apple.markers import Scanner, Word
 from claw_runtime_apple.scripts import COMMAND, ENVIRONMENT, KEEPER, UPLOAD, assignments
+from claw_runtime_apple.told import Scanner, Word
 
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "ash"]]
 TOKEN = "0123456789abcdef"

@@ -18,31 +18,26 @@ from typing import Any, Final
 import attrs
 
 from claw_core.descriptors import close
-from claw_core.errors import ClawError, ConfigError, RuntimeFault, SpentInstance
-from claw_core.guest import KILLER
+from claw_core.errors import ConfigError, RuntimeFault
 from claw_core.model import IO, Command, Control, Exit, Signal, Sink, Spec
 from claw_core.streaming import Streamed
 from claw_core.tasks import persist, stop
 from claw_runtime_apple import container
+from claw_runtime_apple.ending import MARKER, Call, begun, end, kill
 from claw_runtime_apple.errors import ContainerSilent, failure
 from claw_runtime_apple.feed import WINDOW, Feed
-from claw_runtime_apple.markers import Scanner, Word
 from claw_runtime_apple.place import Place
-from claw_runtime_apple.scripts import COMMAND, ENVIRONMENT, TAKEN, assignments
+from claw_runtime_apple.scripts import COMMAND, ENVIRONMENT, assignments
 from claw_runtime_apple.spool import Spool
+from claw_runtime_apple.told import ERR, OUT, Told
 
-MARKER: Final = "CLAW_COMMAND"
-"""Variable in the environment of every command: by it its descendants are found."""
 START_TIMEOUT: Final = 60.0
 """Seconds that a command has to say that it starts."""
 LINGER: Final = 10.0
 """Seconds that a call has to end after its command has: those left behind take three."""
 
-_OUT: Final = 1
-_ERR: Final = 2
 _KILLED: Final = 137
 _LARGEST: Final = 128 << 10
-_PROBLEMS: Final = frozenset({"workdir", "missing", "denied"})
 
 
 @attrs.define(eq=False)
@@ -61,16 +56,15 @@ class Running:
     window: int = WINDOW
     token: str = attrs.field(factory=lambda: secrets.token_hex(16))
     _spool: Spool = attrs.field(init=False, factory=Spool)
-    _said: dict[int, list[str]] = attrs.field(init=False, factory=lambda: {_OUT: [], _ERR: []})
+    _told: Told = attrs.field(init=False)
+    _feed: Feed | None = attrs.field(init=False, default=None)
     _sent: int = attrs.field(init=False, default=0)
-    _over: asyncio.Event = attrs.field(init=False, factory=asyncio.Event)
-    _started: asyncio.Future[str] = attrs.field(
-        init=False, factory=lambda: asyncio.get_running_loop().create_future()
-    )
     _broken: asyncio.Future[None] = attrs.field(
         init=False, factory=lambda: asyncio.get_running_loop().create_future()
     )
-    _feed: Feed | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._told = Told(self.token, lambda: self._feed.taken() if self._feed else None)
 
     @property
     def fed(self) -> bool:
@@ -94,7 +88,7 @@ class Running:
                 return await self._outcome(spec, call)
             except BaseException as error:
                 self._spool.drop()
-                await persist(self._end(call, error))
+                await persist(end(self.place, self._told, call, error))
                 raise
         finally:
             await persist(stop([call]))
@@ -132,11 +126,11 @@ class Running:
         argv += ["--user", self.place.user, "-e", ENVIRONMENT, self.place.container]
         argv += ["sh", "-c", COMMAND, "sh", self.token, where, "1" if piped else ""]
         argv += self.command.argv
-        streams = IO(stdin, self._sink(_OUT), self._sink(_ERR))
+        streams = IO(stdin, self._sink(OUT), self._sink(ERR))
         try:
             return await self.place.host.stream(argv, streams, env=env)
         except asyncio.CancelledError:
-            if not self._over.is_set():
+            if not self._told.ended.is_set():
                 raise
             return None
         finally:
@@ -152,33 +146,15 @@ class Running:
             await asyncio.Event().wait()
 
     def _sink(self, channel: int) -> Sink:
-        scanner = Scanner(self.token)
-
         async def sink(data: bytes) -> None:
-            for piece in scanner.feed(data):
-                if isinstance(piece, Word):
-                    self._note(channel, piece.text)
-                # Errors before the first and after the last word are the tool's own.
-                elif len(self._said[channel]) == (channel == _ERR):
-                    await self._spool.put(channel, piece)
+            for piece in self._told.own(channel, data):
+                await self._spool.put(channel, piece)
+            if self._told.ended.is_set() and self._feed is not None:
+                self._feed.cut()
 
         return sink
 
-    def _note(self, channel: int, word: str) -> None:
-        if word == TAKEN:
-            if self._feed is not None:
-                self._feed.taken()
-            return
-        self._said[channel].append(word)
-        if not self._started.done() and channel == _ERR:
-            self._started.set_result(word)
-        whole = len(self._said[_ERR]) > 1 and bool(self._said[_OUT])
-        if whole or word in _PROBLEMS:
-            self._over.set()
-            if self._feed is not None:
-                self._feed.cut()
-
-    async def _attend(self, call: asyncio.Task[Streamed | None], io: IO) -> None:
+    async def _attend(self, call: Call, io: IO) -> None:
         """Return when the call has ended and its output is delivered."""
         deliver = asyncio.create_task(self._deliver(io))
         works: list[Coroutine[Any, Any, None]] = [self._watch(call), self._pace()]
@@ -196,131 +172,74 @@ class Running:
 
     async def _deliver(self, io: IO) -> None:
         async for channel, data in self._spool.pieces():
-            await (io.stderr if channel == _ERR else io.stdout)(data)
+            await (io.stderr if channel == ERR else io.stdout)(data)
 
-    async def _watch(self, call: asyncio.Task[Streamed | None]) -> None:
+    async def _watch(self, call: Call) -> None:
         """See that the command starts, and that the call ends soon after it.
 
         Raises:
             ContainerSilent: it does not start.
         """
-        if not await self._begun(call, START_TIMEOUT):
+        if not await begun(self._told, call, START_TIMEOUT):
             raise ContainerSilent(
                 f"the command did not start within {START_TIMEOUT:g} s",
                 remedy="leave the session: its guest may hang, or another one's",
             )
-        await self._over.wait()
+        await self._told.ended.wait()
         await asyncio.wait({call}, timeout=LINGER)
         call.cancel()
 
-    async def _begun(
-        self, call: asyncio.Task[Streamed | None], timeout: float | None = None
-    ) -> bool:
-        """Wait until the command says that it starts, or its call ends; return if in time."""
-        either: set[asyncio.Future[Any]] = {call, self._started}
-        done, _ = await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-
     async def _pace(self) -> None:
         """Pause the command while its reader has much to read."""
-        pid = await asyncio.shield(self._started)
+        group = await asyncio.shield(self._told.started)
         while True:
             await self._spool.full.wait()
             with contextlib.suppress(RuntimeFault):  # then the spool gets larger, up to its limit
-                await self.place.inside(f"kill -STOP -{pid}")
+                await self.place.inside(f"kill -STOP -{group}")
             await self._spool.roomy.wait()
-            await self.place.inside(f"kill -CONT -{pid}")
+            await self.place.inside(f"kill -CONT -{group}")
 
     async def _control(self, control: AsyncIterator[Control]) -> None:
         """Pass signals on, once the command is there."""
-        pid = await asyncio.shield(self._started)
+        group = await asyncio.shield(self._told.started)
         async for message in control:
             if isinstance(message, Signal):
                 self._sent = message.number
-                await self.place.inside(f"kill -{message.number} -{pid}")
+                await self.place.inside(f"kill -{message.number} -{group}")
 
-    async def _outcome(self, spec: Spec, call: asyncio.Task[Streamed | None]) -> Exit:
-        """What the command said about its end: the code of the call alone proves nothing."""
-        done, words, program = call.result(), self._said[_ERR], self.command.argv[0]
-        if self._over.is_set():
-            if words[0] == "workdir":
-                where = self.command.workdir or container.start_directory(spec)
-                raise RuntimeFault(
-                    f"cannot start in {where!r}: it is not there, or the commands' user may not "
-                    "enter",
-                    remedy="name another directory with -w, or see the setting user",
-                )
-            if words[0] == "missing":
-                return Exit(127, reason=f"{program}: command not found in the instance")
-            if words[0] == "denied":
-                return Exit(126, reason=f"{program}: cannot be executed")
-            return Exit(int(words[1]) & 0xFF)
-        assert done is not None
-        lost = self._lost(done)
-        if len(words) == 1 and done.code in {_KILLED, 128 + self._sent}:
-            # A signal has ended who would have told, if the container is there to say so.
-            with contextlib.suppress(RuntimeFault):
-                await self._kill(call)
-                return Exit(done.code, signal=done.code - 128)
-        raise lost
+    async def _outcome(self, spec: Spec, call: Call) -> Exit:
+        """What was told about the end: the code of the call alone proves nothing.
 
-    def _lost(self, done: Streamed) -> RuntimeFault:
-        """Why nobody can tell how the command ended."""
-        words = self._said[_ERR]
-        if len(words) > 1:
-            return RuntimeFault(
-                f"a part of the command's output was lost; it ended with code {words[1]}",
+        Raises:
+            RuntimeFault: it was not told, or not all of the output has come.
+        """
+        told, done, program = self._told, call.result(), self.command.argv[0]
+        if told.problem == "workdir":
+            where = self.command.workdir or container.start_directory(spec)
+            raise RuntimeFault(
+                f"cannot start in {where!r}: it is not there, or the commands' user may not enter",
+                remedy="name another directory with -w, or see the setting user",
+            )
+        if told.problem == "missing":
+            return Exit(127, reason=f"{program}: command not found in the instance")
+        if told.problem == "denied":
+            return Exit(126, reason=f"{program}: cannot be executed")
+        if told.code is not None and told.whole:
+            return Exit(told.code)
+        if done is None or told.code is not None:
+            raise RuntimeFault(
+                f"a part of the command's output was lost; it ended with code {told.code}",
                 remedy="run it again",
             )
+        if told.group and done.code in {_KILLED, 128 + self._sent}:
+            # A signal has ended who would have told, if the container is there to say so.
+            with contextlib.suppress(RuntimeFault):
+                await kill(self.place, self._told, call)
+                return Exit(done.code, signal=done.code - 128)
         error = failure(done.code, done.errors, "exec")
-        if words:
-            return RuntimeFault(
+        if told.group:
+            raise RuntimeFault(
                 f"the container ended while the command ran: {error.message}",
                 remedy="a virtual machine that needs more memory than it has ends; give it more",
             )
-        return error
-
-    async def _end(self, call: asyncio.Task[Streamed | None], cause: BaseException) -> None:
-        """End the command by force, verifiably.
-
-        Raises:
-            SpentInstance: that is not possible.
-        """
-        if self._over.is_set() or self._never(call):
-            return
-        try:
-            async with asyncio.timeout(self.place.patience):
-                # A call that is under way may start the command at any moment.
-                await self._begun(call)
-                async with self.place.killing:
-                    await self._kill(call)
-                await asyncio.wait({call})
-        except (TimeoutError, RuntimeFault) as error:
-            said = error.message if isinstance(error, RuntimeFault) else "it took too long"
-            before = f"{cause.message}; " if isinstance(cause, ClawError) else ""
-            raise SpentInstance(
-                f"{before}the command could not be ended ({said})",
-                remedy="leave the session: its teardown removes the virtual machine",
-            ) from cause
-
-    def _never(self, call: asyncio.Task[Streamed | None]) -> bool:
-        """Whether the call could not even be made."""
-        if self._started.done() or not call.done() or call.cancelled():
-            return False
-        return isinstance(call.exception(), RuntimeFault)
-
-    async def _kill(self, call: asyncio.Task[Streamed | None]) -> None:
-        """Kill the command with its descendants, and see that none is left.
-
-        Raises:
-            RuntimeFault: one is, or may still come.
-        """
-        place = self.place
-        if not self._started.done() and (call.cancelled() or call.exception()):
-            raise RuntimeFault("whether it has started is unknown")
-        pid = self._started.result() if self._started.done() else ""
-        # Where the keeper is the first process, all that is seen is the container's own.
-        alone = "1" if place.keeper == "1" and place.running == {self.token} else ""
-        mark = f"{MARKER}={self.token}"
-        if not await place.inside(KILLER, place.keeper, mark, pid, alone):
-            raise RuntimeFault("its processes do not end")
+        raise error

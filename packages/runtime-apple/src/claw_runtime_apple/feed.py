@@ -31,16 +31,20 @@ class Feed:
     Attributes:
         chunks: what it is to read.
         window: bytes that are under way at most.
-        whole: whether all of it was taken.
     """
 
     chunks: AsyncIterator[bytes]
     window: int = WINDOW
-    whole: bool = False
     _sizes: collections.deque[int] = attrs.field(factory=collections.deque)
     _under_way: int = 0
+    _drained: bool = False
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
     _over: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was taken."""
+        return self._drained and not self._under_way
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The input in pieces, until its end or `cut`."""
@@ -55,7 +59,6 @@ class Feed:
                     self._under_way += self._sizes[-1]
                     yield line + piece
             await self._until(0)
-            self.whole = not self._over.is_set()
         finally:
             await persist(stop([over]))
             await close(self.chunks)
@@ -76,7 +79,10 @@ class Feed:
         step = asyncio.ensure_future(anext(self.chunks, None))
         try:
             await asyncio.wait({step, over}, return_when=asyncio.FIRST_COMPLETED)
-            return step.result() if step.done() and not over.done() else None
+            if not step.done():
+                return None
+            self._drained = step.result() is None
+            return step.result()
         finally:
             await persist(stop([step]))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claw_runtime_apple.markers import Scanner, Word
 from claw_runtime_apple.scripts import MARK
+from claw_runtime_apple.told import Scanner, Word
 
 TOKEN = "5e" * 16
 START = f"{MARK}{TOKEN} ".encode()
