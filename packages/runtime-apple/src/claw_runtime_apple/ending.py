@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from claw_core.errors import ClawError, RuntimeFault, SpentInstance
 from claw_core.guest import KILLER
 from claw_core.streaming import Streamed
+from claw_runtime_apple.errors import refused
 from claw_runtime_apple.place import Place
 from claw_runtime_apple.told import Told
 
@@ -18,7 +19,7 @@ MARKER: Final = "CLAW_COMMAND"
 
 
 async def end(place: Place, told: Told, call: Call, cause: BaseException) -> None:
-    """End a command, verifiably; nothing is done where it has ended or was never asked for.
+    """End a command, verifiably; nothing is done where it has ended or was never started.
 
     Args:
         place: where it runs.
@@ -29,22 +30,31 @@ async def end(place: Place, told: Told, call: Call, cause: BaseException) -> Non
     Raises:
         SpentInstance: that is not possible.
     """
-    if told.ended.is_set() or _never(told, call):
-        return
+    why = None if told.ended.is_set() else await _left(place, told, call)
+    if why is not None:
+        before = f"{cause.message}; " if isinstance(cause, ClawError) else ""
+        raise SpentInstance(
+            f"{before}the command could not be ended ({why})",
+            remedy="leave the session: its teardown removes the virtual machine",
+        ) from cause
+
+
+async def _left(place: Place, told: Told, call: Call) -> str | None:
+    """End a command by force; return why it may run on all the same."""
     try:
         async with asyncio.timeout(place.patience):
             # A call that is under way may start the command at any moment.
             await begun(told, call)
+            if not told.started.done() and _never(call):
+                return None
             async with place.killing:
-                await kill(place, told, call)
+                await kill(place, told)
             await asyncio.wait({call})
-    except (TimeoutError, RuntimeFault) as error:
-        said = error.message if isinstance(error, RuntimeFault) else "it took too long"
-        before = f"{cause.message}; " if isinstance(cause, ClawError) else ""
-        raise SpentInstance(
-            f"{before}the command could not be ended ({said})",
-            remedy="leave the session: its teardown removes the virtual machine",
-        ) from cause
+    except TimeoutError:
+        return "it took too long"
+    except RuntimeFault as error:
+        return error.message
+    return None if told.started.done() else "whether it has started is unknown"
 
 
 async def begun(told: Told, call: Call, timeout: float | None = None) -> bool:
@@ -54,23 +64,24 @@ async def begun(told: Told, call: Call, timeout: float | None = None) -> bool:
     return bool(done)
 
 
-async def kill(place: Place, told: Told, call: Call) -> None:
+async def kill(place: Place, told: Told) -> None:
     """Kill a command with its descendants, and see that none is left.
 
     Raises:
-        RuntimeFault: one is, or may still come.
+        RuntimeFault: one is.
     """
-    if not told.group and (call.cancelled() or call.exception()):
-        raise RuntimeFault("whether it has started is unknown")
     # Where the keeper is the first process, all that is seen is the container's own.
     alone = "1" if place.keeper == "1" and place.running == {told.token} else ""
-    mark = f"{MARKER}={told.token}"
-    if not await place.inside(KILLER, place.keeper, mark, told.group, alone):
+    # Its shell has the token in its environment from the start, its descendants in `MARKER`.
+    if not await place.inside(KILLER, place.keeper, told.token, told.group, alone):
         raise RuntimeFault("its processes do not end")
 
 
-def _never(told: Told, call: Call) -> bool:
-    """Whether the call could not even be made."""
-    if told.started.done() or not call.done() or call.cancelled():
+def _never(call: Call) -> bool:
+    """Whether a call that has ended for sure did not start the command."""
+    if call.cancelled():
         return False
-    return isinstance(call.exception(), RuntimeFault)
+    if call.exception() is not None:
+        return isinstance(call.exception(), RuntimeFault)  # it could not even be made
+    done = call.result()
+    return done is not None and refused(done.code, done.errors)

@@ -29,6 +29,12 @@ _REMEDIES: Final = (
     ("o space left", "free disk space, for instance with container image prune"),
     ("kernel", f"install the guests' kernel: {START}"),
 )
+_REFUSALS: Final = (
+    "not found",
+    "is not running",
+    "failed to create process",
+    "failed to find target executable",
+)
 
 
 class ContainerUnavailable(RuntimeFault):
@@ -77,6 +83,12 @@ def failure(code: int, stderr: bytes, asked: str) -> RuntimeFault:
         remedy = "install container 1.0 or later: this version lacks an option"
         return ContainerError(code, said, asked, remedy)
     return ContainerError(code, said, asked)
+
+
+def refused(code: int, stderr: bytes) -> bool:
+    """Whether a failed call for sure did nothing."""
+    said = words(stderr)
+    return code == USAGE or (code != 0 and any(text in said for text in _REFUSALS))
 
 
 def words(stderr: bytes) -> str:
