@@ -31,6 +31,20 @@ main({root!r}, sys.argv[1:])
 """
 
 
+class Started(subprocess.Popen[bytes]):
+    """A process that is running; a test that fails does not wait for its end."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if value is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)
+
+
 class World:
     """A Mac of one's own, which ends with all its processes when it is left.
 
@@ -130,10 +144,10 @@ class World:
             check=False,
         )
 
-    def start(self, *argv: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start `container` with pipes."""
+    def start(self, *argv: str, **options: Any) -> Started:
+        """Start `container` with pipes; to be used with `with`."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen([self.bin / "container", *argv], **{**pipes, **options})
+        return Started([self.bin / "container", *argv], **{**pipes, **options})
 
     def containers(self) -> dict[str, Container]:
         """The truth about all containers but the strangers'."""
