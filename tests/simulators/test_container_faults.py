@@ -147,12 +147,13 @@ def test_killed_between_boot_and_start(world: World) -> None:
 
 
 def test_a_creation_goes_on_when_its_command_is_killed(world: World) -> None:
-    fault = world.fault("run", "in create", "sleep", seconds=0.3)
-    with world.start(*RUN, "true") as process:
-        assert eventually(lambda: fault.hits == 1)
-        process.kill()
-    assert listed(world, "-a") == {}
-    assert "not found" in error(world, "delete", "--force", "one")
+    fault = world.fault("run", "in create", "sleep", seconds=0)
+    with world.mac.locked("server"):
+        with world.start(*RUN, "true") as process:
+            assert eventually(lambda: fault.hits == 1)
+            process.kill()
+        assert listed(world, "-a") == {}
+        assert "not found" in error(world, "delete", "--force", "one")
     assert eventually(lambda: "one" in listed(world, "-a"))
 
 
@@ -218,7 +219,7 @@ def test_after_a_power_cut(world: World) -> None:
 
 def test_a_helper_that_dies_under_an_exec(world: World) -> None:
     name = running(world)
-    world.configure(exit_seconds=0.3)
+    world.configure(exit_seconds=1)
     with world.start("exec", name, "sh", "-c", "echo ready; sleep 1000") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
