@@ -44,6 +44,17 @@ def set_host_name(name: str) -> None:
     _check(_libc.sethostname(name.encode(), len(name.encode())), "sethostname")
 
 
+def rename(words: list[str]) -> None:
+    """Show other arguments of this process, as `ps` sees them; they must not be longer."""
+    with open("/proc/self/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(") ")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    shown = b"".join(word.encode() + b"\0" for word in words)
+    assert len(shown) <= end - start, words
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, shown, len(shown))
+
+
 def drop_capability(number: int) -> None:
     """Let no program have a capability any more; one that the kernel lacks is no loss."""
     _libc.prctl(_CAPBSET_DROP, number, 0, 0, 0)
