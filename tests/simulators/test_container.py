@@ -14,7 +14,7 @@ import pytest
 
 from cli.support import eventually
 from simulators.container.world import IMAGE, World
-from simulators.support import QUIET, error, listed, running, said
+from simulators.container_support import QUIET, error, listed, running, said
 
 
 @pytest.fixture

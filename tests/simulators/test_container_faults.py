@@ -15,7 +15,7 @@ import pytest
 
 from cli.support import eventually
 from simulators.container.world import IMAGE, World
-from simulators.support import QUIET, error, listed, running, said
+from simulators.container_support import QUIET, error, listed, running, said
 
 HINT = "\nEnsure container system service has been started with `container system start`."
 INVALID = '(cause: "interrupted: "XPC connection error: Connection invalid"")'

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simulators.container.world import IMAGE, World
-from simulators.support import error, listed, running, said
+from simulators.container_support import error, listed, running, said
 
 
 @pytest.fixture(params=["0.7.1", "0.12.3", "1.0.0", "1.2.2", "1.4.1"])
