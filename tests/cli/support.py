@@ -48,6 +48,23 @@ def claw(
     )
 
 
+def hide(folder: Path, *distributions: str) -> Path:
+    """Make a folder that, early on the path, lets distributions look as if not installed."""
+    for name in distributions:
+        info = folder / f"{name.replace('-', '_')}-0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 0\n")
+        (info / "entry_points.txt").write_text("[claw.runtimes]\n")
+    return folder
+
+
+def hiding(folder: Path, *distributions: str) -> dict[str, str]:
+    """The environment of processes for which distributions look as if not installed."""
+    path = os.environ.get("PYTHONPATH")
+    hidden = str(hide(folder / "hidden", *distributions))
+    return {"PYTHONPATH": f"{hidden}{os.pathsep}{path}" if path else hidden}
+
+
 def start(*args: str, **options: object) -> subprocess.Popen[bytes]:
     """Start `claw` with pipes, in a process group of its own."""
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return] # options vary by test

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.support import claw, entries, start
+from cli.support import claw, entries, hiding, start
 
 
 def leave_an_entry(state: Path, identity: str = "ab" * 16, runtime: str = "local") -> Path:
@@ -81,9 +81,11 @@ def test_a_damaged_entry_is_named_and_kept_and_disturbs_nothing(state: Path) -> 
     assert path.exists()
 
 
-def test_an_entry_of_a_runtime_that_is_not_installed_says_what_to_install(state: Path) -> None:
+def test_an_entry_of_a_runtime_that_is_not_installed_says_what_to_install(
+    state: Path, tmp_path: Path
+) -> None:
     leave_an_entry(state, runtime="tart")
-    done = claw("reap", "--deadline", "1s")
+    done = claw("reap", "--deadline", "1s", env=hiding(tmp_path, "claw-runtime-tart"))
     assert done.returncode == 125
     assert b"claw-runtime-tart" in done.stdout
     assert len(entries(state)) == 1
@@ -158,9 +160,9 @@ def test_an_instance_without_an_entry_is_shown_and_only_adopted_on_demand(state:
     assert claw("reap", "--dry-run").stdout == b"nothing to reap\n"
 
 
-def test_ps_says_why_something_is_quarantined(state: Path) -> None:
+def test_ps_says_why_something_is_quarantined(state: Path, tmp_path: Path) -> None:
     leave_an_entry(state, runtime="tart")
-    claw("reap", "--deadline", "1s")
+    claw("reap", "--deadline", "1s", env=hiding(tmp_path, "claw-runtime-tart"))
     (row,) = json.loads(claw("ps", "--json").stdout)
     assert row["state"] == "quarantined"
     assert "claw-runtime-tart" in row["remark"]

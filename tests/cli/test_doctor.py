@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.support import claw, eventually, start
+from cli.support import claw, eventually, hiding, start
 
 
 def findings(root: Path, *options: str, **env: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -32,7 +32,8 @@ def test_a_machine_where_everything_works(tmp_path: Path, state: Path) -> None:
 def test_what_is_configured_and_cannot_work_is_exit_1(tmp_path: Path) -> None:
     (tmp_path / "groups/a").mkdir(parents=True)
     (tmp_path / "claw.toml").write_text('[groups.a]\nruntime = "tart"\n')
-    code, found = findings(tmp_path, "--config", str(tmp_path / "claw.toml"))
+    env = hiding(tmp_path, "claw-runtime-tart")
+    code, found = findings(tmp_path, "--config", str(tmp_path / "claw.toml"), **env)
     assert code == 1
     assert found["group a"]["state"] == "fail"
     assert found["group a"]["remedy"] == "tart: pip install claw-runtime-tart"

@@ -15,11 +15,12 @@ import pytest
 
 from claw_core import events
 from claw_core.errors import ConfigError, RuntimeFault
-from claw_core.host import OUTPUT_LIMIT, Host
+from claw_core.host import Host
 from claw_core.intent import Intent
 from claw_core.ledger import Ledger
 from claw_core.locks import InFlight
 from claw_core.model import IO, Control, Resize, Signal
+from claw_core.tools import OUTPUT_LIMIT
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from claw_core.discovery import Origin
 from claw_core.errors import ConfigError, PluginError, UnknownRuntime
 from claw_core.model import Instance, Spec
 from claw_core.registry import Registry, Row, load_observers
+from cli.support import hide
 
 if TYPE_CHECKING:
     from claw_core.host import Host
@@ -178,7 +179,11 @@ def test_nobody_else_can_offer_local(install: Install) -> None:
         ("nothing-like-it", "name one of the installed"),
     ],
 )
-def test_an_unknown_runtime_says_what_is_there_and_what_to_do(name: str, remedy: str) -> None:
+def test_an_unknown_runtime_says_what_is_there_and_what_to_do(
+    name: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = hide(tmp_path, "claw-runtime-tart", "claw-runtime-apple")
+    monkeypatch.syspath_prepend(str(hidden))
     with pytest.raises(UnknownRuntime, match=f"'{name}'.*local") as caught:
         Registry().resolve(name)
     assert remedy in (caught.value.remedy or "")
@@ -247,6 +252,13 @@ def test_container_is_another_name_for_apple(install: Install) -> None:
         (
             GOOD + "\n    async def snapshoot(self, instance, target): ...",
             ["method snapshoot looks like the hook snapshot"],
+        ),
+        (
+            GOOD + "\n    async def snapshot(self, instance, target): ...",
+            [
+                "hook snapshot needs the hook list_snapshots",
+                "hook snapshot needs the hook delete_snapshot",
+            ],
         ),
     ],
 )

@@ -20,6 +20,7 @@ from claw_core import failpoints
 from claw_core.cli import COMMANDS, claw, run
 from claw_core.hookspecs import Observer, Runtime
 from claw_core.relay import HOOKS
+from cli.support import hiding
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +44,9 @@ def test_the_example_runs(name: str, kind: str, text: str, tmp_path: Path) -> No
     if kind == "python":
         subprocess.run([sys.executable, "-W", "error", "example.py"], cwd=tmp_path, check=True)
         return
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    # As on a machine where nobody has installed what takes a Mac.
+    environment = hiding(tmp_path, "claw-runtime-tart", "claw-runtime-apple")
+    environment["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     for command, expected in commands(text):
         done = subprocess.run(
             ["sh", "-c", command],

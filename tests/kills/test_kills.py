@@ -9,23 +9,33 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from claw_core import failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
-from claw_runtime_docker import runtime  # noqa: F401 - it declares its failpoints
-from core import test_reaper
+from claw_runtime_docker import runtime as docker_runtime  # noqa: F401 - it declares failpoints
+from claw_runtime_tart import runtime as tart_runtime  # noqa: F401 - so does this
+from core import test_kept_kills, test_reaper, test_slots
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
 from runtime_docker.engines import TestEngine
+from runtime_tart import worlds as tart_worlds
+from simulators.tart.world import Simulator
 
 FROZEN = {"local.pre-kill", "local.post-kill"}
 """Only passed where what should end by itself does not."""
 LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warden."))} - FROZEN
-DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
+KEPT = {"docker.stopped"}
+"""Only passed where something is kept."""
+DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")} - KEPT
+IMAGES = {"tart.sealed", "tart.pre-save", "tart.saved"}
+"""Only passed where an image is made: see `tests/runtime_tart/test_image.py`."""
+TART = {name for name in failpoints.POINTS if name.startswith("tart.")} - IMAGES
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
+KEEPER = {*test_kept_kills.POINTS}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
 """Neither of the two has a fact to record."""
 LIMBO = {"teardown.pre-limbo", "teardown.post-limbo", "teardown.settled"}
@@ -45,6 +55,17 @@ def local(state: Path, tmp_path: Path) -> Scene:
     return Scene(worlds.local(state), state, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[Simulator]:
+    with tart_worlds.opened(macos_limit=99) as host:
+        yield host
+
+
+@pytest.fixture
+def tart(host: Simulator, state: Path, tmp_path: Path) -> Scene:
+    return Scene(worlds.tart(host), state, tmp_path)
+
+
 @pytest.fixture
 def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
     return Scene(worlds.docker(engine), state, tmp_path)
@@ -52,7 +73,7 @@ def docker(engine: TestEngine, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | DOCKER | MODEL
+    killed = LOCAL | FROZEN | DOCKER | KEPT | TART | IMAGES | MODEL | KEEPER | {*test_slots.POINTS}
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -67,6 +88,19 @@ def test_a_kill_at_any_point_of_the_local_sandbox(local: Scene, point: str) -> N
 def test_a_kill_at_any_point_of_docker(docker: Scene, point: str) -> None:
     docker.kill_at(point)
     docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(KEPT))
+def test_a_kill_of_who_keeps_a_container(docker: Scene, point: str) -> None:
+    docker.world = attrs.evolve(docker.world, options=(*docker.world.options, "--keep", "always"))
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(TART))
+def test_a_kill_at_any_point_of_tart(tart: Scene, point: str) -> None:
+    tart.kill_at(point)
+    tart.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("point", sorted(FROZEN))
@@ -88,6 +122,16 @@ def test_random_kills_of_owner_warden_and_reaper_on_the_local_sandbox(local: Sce
 
 def test_random_kills_of_owner_warden_and_reaper_on_docker(docker: Scene) -> None:
     many(docker, 10, random.randrange(1 << 32))
+
+
+def test_random_kills_of_owner_warden_and_reaper_on_tart(tart: Scene) -> None:
+    many(tart, 20, random.randrange(1 << 32))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_many_kills_on_tart(tart: Scene) -> None:
+    many(tart, KILLS, SEED)
 
 
 @pytest.mark.soak

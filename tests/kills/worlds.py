@@ -9,6 +9,7 @@ from claw_core.ledger import Ledger
 from claw_core.local.runtime import LocalRuntime
 from kills.harness import World
 from runtime_docker.engines import IMAGE, TestEngine
+from simulators.tart.world import Simulator
 
 
 def local(state: Path) -> World:
@@ -18,6 +19,19 @@ def local(state: Path) -> World:
 
     # With a limit there is a control group to be left behind.
     return World("local", ("--memory", "512m"), {}, listing, "local.post-ready")
+
+
+def tart(host: Simulator) -> World:
+    def listing() -> set[str]:
+        """Directories of machines and locks that are held, as the host itself sees them."""
+        return {*host.vms(), *host.running(), *(" ".join(argv) for argv in arguments(host))}
+
+    return World("tart", (), {}, listing, "tart.post-clone")
+
+
+def arguments(host: Simulator) -> list[list[str]]:
+    """Of every process of a host that is alive."""
+    return [str(value).split() for value in host.processes().values()]
 
 
 def docker(engine: TestEngine) -> World:

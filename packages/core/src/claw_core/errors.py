@@ -138,6 +138,14 @@ class RuntimeFault(ClawError):
     """The runtime failed to do what its hook promises."""
 
 
+class CapacityExhausted(RuntimeFault):
+    """The machine has no room for another instance; others may make some.
+
+    A runtime raises it from `prepare` or `start` where the machine itself says so. The run then
+    goes to the end of the queue, until its time for waiting is over.
+    """
+
+
 class SpentInstance(RuntimeFault):
     """The instance can no longer be trusted with work; only teardown may follow."""
 
@@ -166,6 +174,10 @@ class DeadlineExceeded(ClawError):
 
 class OutputLimitExceeded(ClawError):
     """A command wrote more than the caller is willing to keep in memory and was stopped."""
+
+
+class NotKept(ClawError):
+    """What was to be kept of an instance was not; it was torn down all the same."""
 
 
 class TeardownFailed(ClawError):

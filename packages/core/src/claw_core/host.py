@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from claw_core import events
+from claw_core import events, tools
 from claw_core.errors import ConfigError, RuntimeFault
 from claw_core.model import IO
 from claw_core.redaction import Redactor
-from claw_core.streaming import Streamed, attend
+from claw_core.streaming import Streamed
 from claw_core.tasks import in_thread
+from claw_core.tools import Completed
 
 if TYPE_CHECKING:
     from claw_core.ledger import Lease
-
-OUTPUT_LIMIT = 1 << 20
-"""Bytes of each stream of a tool that are kept; more is dropped, and said in `Completed`."""
-
-
-@attrs.frozen
-class Completed:
-    """How a tool ended; its output is capped at `OUTPUT_LIMIT` bytes per stream."""
-
-    argv: tuple[str, ...]
-    code: int
-    stdout: bytes
-    stderr: bytes
-    truncated: bool = False
 
 
 @attrs.define(eq=False)
@@ -42,12 +28,15 @@ class Host:
         runtime: name of the runtime, for events.
         secrets: values of the secrets that the spec names.
         listener: gets progress events.
+        claimed: descriptors of what the instance claims of scarce things. The process that is the
+            instance inherits them, so that the claim stands for as long as it lives.
     """
 
     _lease: Lease
     runtime: str
     _secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     _listener: events.Listener = events.ignore
+    claimed: tuple[int, ...] = ()
     _redactor: Redactor = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -119,17 +108,15 @@ class Host:
         Raises:
             RuntimeFault: the tool cannot be started, or did not end in time (and was killed).
         """
-        stdout, stderr = _Kept(), _Kept()
+        self._refuse_secrets(argv)
+        descriptors = self.inherited() if mutates else ()
         try:
-            async with asyncio.timeout(timeout):
-                io = IO(_once(stdin) if stdin else None, stdout, stderr)
-                done = await self.stream(argv, io, mutates=mutates, env=env)
-        except TimeoutError:
-            raise RuntimeFault(
-                f"{argv[0]} did not end within {timeout:g} s and was killed", runtime=self.runtime
-            ) from None
-        truncated = stdout.truncated or stderr.truncated
-        return Completed(tuple(argv), done.code, bytes(stdout.data), bytes(stderr.data), truncated)
+            return await tools.run(
+                argv, stdin=stdin, env=env, timeout=timeout, descriptors=descriptors
+            )
+        except RuntimeFault as error:
+            error.at(runtime=self.runtime)
+            raise
 
     async def stream(
         self,
@@ -157,20 +144,15 @@ class Host:
         """
         self._refuse_secrets(argv)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            return await tools.stream(
+                argv,
+                io,
                 env=env,
-                pass_fds=(*descriptors, *(self.inherited() if mutates else ())),
-                start_new_session=True,
+                descriptors=(*descriptors, *(self.inherited() if mutates else ())),
             )
-        except OSError as error:
-            raise RuntimeFault(
-                f"cannot run {argv[0]}: {error.strerror}", runtime=self.runtime
-            ) from error
-        return await attend(process, io)
+        except RuntimeFault as error:
+            error.at(runtime=self.runtime)
+            raise
 
     def _refuse_secrets(self, argv: Sequence[str]) -> None:
         for argument in argv:
@@ -179,20 +161,3 @@ class Host:
                     raise RuntimeFault(
                         f"an argument of {argv[0]} contains the secret {name}", runtime=self.runtime
                     )
-
-
-@attrs.define(eq=False)
-class _Kept:
-    """A sink that keeps the beginning of a stream."""
-
-    data: bytearray = attrs.field(factory=bytearray)
-    truncated: bool = False
-
-    async def __call__(self, chunk: bytes) -> None:
-        room = OUTPUT_LIMIT - len(self.data)
-        self.data += chunk[:room]
-        self.truncated = self.truncated or len(chunk) > room
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data

@@ -20,11 +20,13 @@ from claw_core.known import canonical
 from claw_core.model import Image, Mount, Network
 from claw_core.registry import Registry
 from claw_core.router import Router
-from claw_core.session import Session
+from claw_core.session import Deadlines, Session
 from claw_core.tasks import in_thread
 
 FILES: Final = "/files"
 """Where a directory that the caller gives is seen by the steps; they find it in `FILES`."""
+PULL_TIMEOUT: Final = 6 * 3600.0
+"""Seconds that a runtime has to get what an image starts from: some are tens of gigabytes."""
 TAIL: Final = 2000
 """Bytes of a failed step's output that its error tells; the log has all of it."""
 
@@ -112,6 +114,7 @@ async def prepare_image(
                 mounts=mounts,
                 env=env,
                 network=network or recipe.network,
+                deadlines=Deadlines(prepare=PULL_TIMEOUT),
             ) as session:
                 for file in recipe.files:
                     await session.upload(Path(file.source), file.target)

@@ -129,18 +129,18 @@ async def a_snapshot_keeps_the_disk_and_no_secret(stage: Stage) -> None:
     """A snapshot, where there are any, keeps the disk, and nothing delivered as a secret."""
     if not stage.runtime.relay.supports("snapshot"):
         return
-    name, canary, label = "", secrets.token_hex(16), f"claw-kit-{secrets.token_hex(4)}"
-    async with stage.instance(secrets={"CANARY": canary}) as live:
-        marker = f"{stage.case.disk or await live.home()}/kit-marker"
-        done = await live.run(f"echo kept > {marker}")
-        if done.exit.code:
-            raise Broken(f"{marker} cannot be written (see `disk`): {done}", hook="execute")
-        for target in (Audit(label), Image(f"{label}:1")):
+    canary, label = secrets.token_hex(16), f"kit-{secrets.token_hex(4)}"
+    for target in (Audit(label), Image(label)):
+        async with stage.instance(secrets={"CANARY": canary}) as live:
+            marker = f"{stage.case.disk or await live.home()}/kit-marker"
+            done = await live.run(f"echo kept > {marker}")
+            if done.exit.code:
+                raise Broken(f"{marker} cannot be written (see `disk`): {done}", hook="execute")
             name = await live.runtime.snapshot(live.instance, target)
             stage.say(f"snapshot {name}")
         async with stage.instance(Spec(image=name)) as later:
             if (await later.run("cat", marker)).out != b"kept\n":
-                raise Broken(f"{marker} is not in what was kept")
+                raise Broken(f"{marker} is not in what was kept as {target}")
             await _search(stage, later, canary)
 
 

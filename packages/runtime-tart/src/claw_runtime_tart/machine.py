@@ -1,0 +1,158 @@
+"""A running virtual machine, as its owner sees it: started, watched, and ended with its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import attrs
+
+from claw_core import lifeline
+from claw_core.errors import RuntimeFault
+from claw_core.host import Host
+from claw_core.tasks import persist
+from claw_runtime_tart import cli
+from claw_runtime_tart.cli import GuestLost, Tart
+
+T = TypeVar("T")
+
+GRACE: Final = 5.0
+"""Seconds that a machine has to end when it is asked to, before it is killed."""
+LAST_WORDS: Final = 1.0
+"""Seconds that a machine has to end after its guest was lost, and to say why."""
+_SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
+_TAIL: Final = 4096
+
+
+@attrs.define(eq=False)
+class Machine:
+    """The process of a virtual machine; whatever ends this process ends the machine.
+
+    Attributes:
+        name: of the instance.
+    """
+
+    name: str
+    _process: asyncio.subprocess.Process
+    _lifeline: int
+    _said: bytearray = attrs.field(init=False, factory=bytearray)
+    _ended: asyncio.Task[int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ended = asyncio.create_task(self._watch())
+
+    @classmethod
+    async def start(
+        cls, tart: Tart, host: Host, name: str, options: Sequence[str], without: Sequence[str]
+    ) -> Self:
+        """Start `tart run` in a session of its own, and return at once.
+
+        Args:
+            tart: the command.
+            host: of the instance, whose claims the machine holds.
+            name: of the machine.
+            options: of `tart run`.
+            without: names of the run's secrets.
+
+        Raises:
+            RuntimeFault: it cannot be started.
+        """
+        (lock,) = host.inherited()
+        reading, writing = lifeline.pipe()
+        numbers = ",".join(map(str, host.claimed))
+        command = (tart.executable, "run", name, *options)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
+                *(str(GRACE), str(lock), numbers, *command),
+                stdin=reading,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=tart.environment(without),
+                pass_fds=(lock, *host.claimed),
+                start_new_session=True,
+            )
+        except OSError as error:
+            lifeline.close(writing)
+            raise RuntimeFault(f"cannot start the machine: {error.strerror}") from error
+        except BaseException:
+            lifeline.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        return cls(name, process, writing)
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return not self._ended.done()
+
+    @property
+    def said(self) -> str:
+        """The end of what `tart run` has printed, as one line."""
+        return " ".join(self._said.decode(errors="replace").split("\n")).strip()
+
+    async def during(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        """Do something that makes sense only while the machine runs.
+
+        Args:
+            work: what is done.
+            what: what to say that was going on when the machine has ended.
+
+        Raises:
+            CapacityExhausted: it has ended, since the host runs too many.
+            RuntimeFault: it has ended; the message has its reason, as far as Tart told one.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            try:
+                await persist(_done(task))
+            finally:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+            raise
+        if not task.done():
+            task.cancel()
+            await persist(_done(task))
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, GuestLost):
+            await asyncio.wait({self._ended}, timeout=LAST_WORDS)  # which may tell why
+        if self._ended.done() and (task.cancelled() or failure is not None):
+            raise self._why(what) from failure
+        return task.result()
+
+    async def end(self) -> None:
+        """Let it end, as at its owner's death, and return when its process is gone.
+
+        A supervisor that was killed leaves it; then others must see to it.
+        """
+        lifeline.close(self._lifeline)
+        await persist(self._last())
+
+    async def _last(self) -> None:
+        await asyncio.wait({self._ended}, timeout=GRACE + 5.0)
+        if not self._ended.done():
+            self._process.kill()
+            await asyncio.wait({self._ended})
+
+    async def _watch(self) -> int:
+        stream = self._process.stdout
+        assert stream is not None
+        while data := await stream.read(4096):
+            self._said += data
+            del self._said[:-_TAIL]
+        return await self._process.wait()
+
+    def _why(self, what: str) -> RuntimeFault:
+        return cli.fault(self.said, f"the virtual machine has ended {what}")
+
+
+async def _done(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})

@@ -1,0 +1,144 @@
+"""The way to a guest that boots: over its network, or through Tart's guest agent."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from claw_core.errors import ConfigError, RuntimeFault
+from claw_core.model import IO, Instance
+from claw_core.tasks import in_thread
+from claw_runtime_tart import identity
+from claw_runtime_tart.address import Address
+from claw_runtime_tart.agent import Agent
+from claw_runtime_tart.assessing import image_of, restricted
+from claw_runtime_tart.cli import Tart
+from claw_runtime_tart.identity import Identity
+from claw_runtime_tart.reached import Transport, drop
+from claw_runtime_tart.settings import Settings
+from claw_runtime_tart.vms import Directory
+
+PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
+PUBLISHED: Final = "admin"
+"""The password of the images that Cirrus Labs publishes."""
+AGENT_PAUSE: Final = 0.1
+"""Seconds until an agent is asked again; Tart itself waits ten for one."""
+_PROXY: Final = Path(__file__).with_name("proxy.py")
+
+
+@attrs.define(eq=False)
+class Reaching:
+    """Finds the way to one guest.
+
+    Attributes:
+        missing: what has not come yet.
+    """
+
+    settings: Settings
+    tart: Tart
+    instance: Instance
+    missing: str = "the guest got no address"
+
+    async def reach(self) -> Transport:
+        """Return when the guest takes commands; the caller sets the deadline, and cancels.
+
+        Raises:
+            RuntimeFault: it never will.
+        """
+        if self.settings.transport == "agent":
+            return await self._agent()
+        connecting, known = await asyncio.gather(
+            in_thread(importlib.import_module, "claw_runtime_tart.connecting"),
+            in_thread(self._known),
+        )
+        credentials = connecting.Credentials(
+            known.username if known else self.settings.username,
+            *self._key(known),
+            known.host_key if known else None,
+        )
+        found: Transport
+        if self.settings.transport == "ssh" and not restricted(self.instance.spec, self.settings):
+            port = self.settings.ssh_port
+            try:
+                found = await connecting.connect(self._address, port, credentials)
+            except connecting.NoRoute as error:
+                self.instance.host.progress(f"{error.message}; trying the guest agent")
+                if not await self._answers():
+                    raise
+            else:
+                return found
+        self.missing = "the guest agent did not answer"
+        found = await connecting.tunnel(self._proxy(), credentials)
+        return found
+
+    async def _address(self) -> str:
+        config = await in_thread(Directory(self.tart.home).config, self.instance.name)
+        linux = config.get("os") == "linux"
+        found = await Address(
+            self.tart,
+            self.instance.host,
+            self.instance.name,
+            str(config.get("macAddress", "")),
+            self.settings.leases,
+            # Linux guests often tell the DHCP server something else than their card's address.
+            ("agent", "dhcp") if linux else ("dhcp", "agent"),
+        ).find()
+        self.missing = f"no SSH server answered at {found}"
+        return found
+
+    async def _agent(self) -> Transport:
+        self.missing = "the guest agent did not answer"
+        while True:
+            if await self._answers():
+                return self._through_agent()
+            await asyncio.sleep(AGENT_PAUSE)
+
+    async def _answers(self) -> bool:
+        """Whether the guest agent runs commands."""
+        try:
+            io = IO(None, drop, drop)
+            await self._through_agent().run(":", secrets.token_hex(16), io, None)
+        except RuntimeFault:
+            return False
+        return True
+
+    def _through_agent(self) -> Agent:
+        without = unwanted(self.instance)
+        return Agent(self.tart, self.instance.host, self.instance.name, without)
+
+    def _proxy(self) -> tuple[str, ...]:
+        python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home))
+        inside = ("sudo", "/usr/sbin/sshd", "-i")
+        return (*python, self.tart.executable, "exec", "-i", self.instance.name, *inside)
+
+    def _known(self) -> Identity | None:
+        image = image_of(self.instance.spec, self.settings)
+        path = Directory(self.tart.home).image(image)
+        return Identity.load(path) if path is not None else None
+
+    def _key(self, known: Identity | None) -> tuple[Path | None, str | None]:
+        """Our key, or else the password."""
+        if known is not None:
+            path = identity.key_path()
+            if not os.access(path, os.R_OK):
+                raise RuntimeFault(
+                    f"the key that opens the image's guests is not at {path}",
+                    remedy="bring it back, or prepare the image again: claw image prepare tart",
+                )
+            return path, None
+        try:
+            return None, self.instance.host.secret(PASSWORD)
+        except ConfigError:
+            return None, PUBLISHED
+
+
+def unwanted(instance: Instance) -> tuple[str, ...]:
+    """What is in our environment and no concern of Tart's."""
+    return (*instance.spec.secrets, PASSWORD)

@@ -1,0 +1,240 @@
+"""Commands in a guest over one SSH connection; imported while the machine boots."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncssh  # noqa: TID253 - a quarter of a second, which the machine's boot hides
+import attrs
+
+from claw_core.errors import SpentInstance
+from claw_core.model import IO, Control, Exit, Resize, Sink
+from claw_core.tasks import persist, stop
+from claw_runtime_tart import guest
+from claw_runtime_tart.cli import GuestLost
+
+CHANNELS: Final = 8
+"""Commands at a time on one connection; OpenSSH's server takes ten sessions."""
+GRACE: Final = 2.0
+"""Seconds that a command has to end after each of SIGTERM and SIGKILL."""
+DRAIN: Final = 1.0
+"""Seconds of waiting for output once a command has ended: descendants may keep its output open."""
+TERMINAL: Final = "xterm-256color"
+_CHUNK: Final = 1 << 16
+_FIFO: Final = "umask 077; mkfifo {0} && exec cat > {0}"
+_FROM_FIFO: Final = 'exec /bin/sh -c \'IFS= read -r l < {0}; rm -f {0}; eval "$(printf %b "$l")"\''
+
+
+@attrs.define(eq=False)
+class Connection:
+    """The one connection to a guest; a lost one is a failure, and never the end of a command."""
+
+    _connection: asyncssh.SSHClientConnection
+    _channels: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CHANNELS))
+
+    async def run(self, program: str, token: str, io: IO, terminal: Resize | None) -> Exit:
+        """Run a program of `guest`, and return how it ended.
+
+        Args:
+            program: for the guest's `sh`.
+            token: names what must be found again; nobody else knows it.
+            io: the streams.
+            terminal: size of the terminal to give it.
+
+        Raises:
+            GuestLost: the connection was lost; how the command ends is unknown.
+            SpentInstance: this call was cut short; what the command has started may go on.
+        """
+        async with self._channels, self._delivered(program, token, terminal) as (remote, first):
+            process = await self._open(remote, terminal)
+            try:
+                await _attend(process, attrs.evolve(io, stdin=guest.preceded(first, io)))
+            finally:
+                try:
+                    if not process.over.is_set():
+                        await persist(_kill(process))
+                finally:
+                    process.close()
+            return _exit(process)
+
+    async def close(self) -> None:
+        """Close it; the guest ends anyway."""
+        self._connection.abort()
+
+    @contextlib.asynccontextmanager
+    async def _delivered(
+        self, program: str, token: str, terminal: Resize | None
+    ) -> AsyncIterator[tuple[str, bytes]]:
+        """What to run, and the first line of its input.
+
+        A terminal would show that line to its user, and cut it: there a pipe brings it, which is
+        not on the guest's disk either.
+        """
+        line = guest.line(program)
+        if terminal is None:
+            yield guest.READER, line
+            return
+        path = f"/tmp/.claw-{token}"  # noqa: S108 - a pipe, of a name that nobody can guess
+        bringing = await self._open(_FIFO.format(path), None)
+        try:
+            bringing.stdin.write(line)
+            bringing.stdin.write_eof()
+            yield _FROM_FIFO.format(path), b""
+        finally:
+            bringing.close()
+
+    async def _open(self, remote: str, terminal: Resize | None) -> _Process:
+        options: dict[str, Any] = {"encoding": None}
+        if terminal is not None:
+            size = (terminal.columns, terminal.rows)
+            options |= {"term_type": TERMINAL, "term_size": size, "request_pty": "force"}
+        try:
+            _, process = await self._connection.create_session(_Process, remote, **options)
+        except (OSError, asyncssh.Error) as error:
+            raise _lost(error) from error
+        assert isinstance(process, _Process)
+        return process
+
+
+class _Process(asyncssh.SSHClientProcess[bytes]):
+    """A remote process that tells at once when it has ended, whoever still has its output open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = asyncio.Event()
+
+    def exit_status_received(self, status: int) -> None:
+        """See asyncssh."""
+        super().exit_status_received(status)
+        self.over.set()
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        """See asyncssh."""
+        super().exit_signal_received(signal, core_dumped, msg, lang)
+        self.over.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncssh."""
+        super().connection_lost(exc)
+        self.over.set()
+
+
+@attrs.define(eq=False)
+class _Output:
+    """One stream of output on its way to its sink."""
+
+    _stream: asyncssh.SSHReader[bytes]
+    _sink: Sink
+    _rest: float | None = None
+    _reading: asyncio.Timeout | None = None
+
+    async def pump(self) -> None:
+        """Move it until it ends, or nothing of an ended command comes any more."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                async with asyncio.timeout(self._rest) as self._reading:
+                    data = await self._stream.read(_CHUNK)
+            except (OSError, asyncssh.Error):  # too late, or lost, which its end tells
+                return
+            finally:
+                self._reading = None
+            if self._rest is not None:
+                self._rest = max(0.0, self._rest - (loop.time() - started))
+            if not data:
+                return
+            await self._sink(data)
+
+    def finish(self) -> None:
+        """The command has ended: what it wrote is here, or comes without much waiting."""
+        self._rest = DRAIN
+        if self._reading is not None:
+            self._reading.reschedule(asyncio.get_running_loop().time() + DRAIN)
+
+
+async def _attend(process: _Process, io: IO) -> None:
+    """Move the streams of a process until it has ended, and its output with it."""
+    outputs = _Output(process.stdout, io.stdout), _Output(process.stderr, io.stderr)
+    pumps = [asyncio.create_task(output.pump()) for output in outputs]
+    over = asyncio.create_task(process.over.wait())
+    others = [
+        asyncio.create_task(_feed(process.stdin, io.stdin)),
+        asyncio.create_task(_control(process, io.control)),
+    ]
+    tasks: list[asyncio.Task[Any]] = [*pumps, over, *others]
+    pending = set(tasks)
+    try:
+        while not all(task.done() for task in (*pumps, over)):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a stream of the caller that fails is the caller's failure
+            if over in done:
+                for output in outputs:
+                    output.finish()
+    finally:
+        await persist(stop(tasks))
+
+
+async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] | None) -> None:
+    if chunks is None:
+        return
+    try:
+        async for chunk in chunks:
+            stream.write(chunk)
+            await stream.drain()
+        stream.write_eof()
+    except (OSError, asyncssh.Error):
+        pass  # it does not want it: its exit code says what it thinks of that
+
+
+async def _control(process: _Process, control: AsyncIterator[Control] | None) -> None:
+    if control is None:
+        return
+    async for message in control:
+        with contextlib.suppress(OSError):  # it has just ended
+            if isinstance(message, Resize):
+                process.change_terminal_size(message.columns, message.rows)
+            else:
+                process.send_signal(signal.Signals(message.number).name.removeprefix("SIG"))
+
+
+async def _kill(process: _Process) -> None:
+    """End a command's process group.
+
+    Raises:
+        SpentInstance: always, since nothing proves that no descendant has left the group.
+    """
+    for name in ("TERM", "KILL"):
+        with contextlib.suppress(OSError):
+            process.send_signal(name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await process.over.wait()
+            break
+    raise SpentInstance(
+        "the command was cut short, and what it has started may go on in the guest",
+        remedy="leave the session: its teardown destroys the machine",
+    )
+
+
+def _exit(process: _Process) -> Exit:
+    found = process.exit_signal
+    if found is not None:
+        number = int(getattr(signal, f"SIG{found[0]}", signal.SIGKILL))
+        return Exit(128 + number, signal=number)
+    if process.exit_status is None:
+        raise _lost(None)
+    return Exit(process.exit_status & 0xFF)
+
+
+def _lost(error: BaseException | None) -> GuestLost:
+    why = f": {error}" if error is not None and str(error) else ""
+    return GuestLost(
+        f"the connection to the guest was lost{why}",
+        remedy="see whether the guest has crashed; how the command ended is unknown",
+    )

@@ -1,0 +1,264 @@
+"""Whatever goes wrong with Tart or a guest: told with its remedy, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claw_core import router
+from claw_core.errors import CapacityExhausted, ClawError, DeadlineExceeded, Refused, RuntimeFault
+from claw_core.session import Deadlines
+from claw_runtime_tart import cloning, connecting
+from cli.support import claw, entries, eventually
+from runtime_tart import worlds
+from runtime_tart.support import output, run, session, shell
+from simulators.tart.world import Simulator
+
+
+def nothing_is_left(world: Simulator, state: Path) -> None:
+    """No machine, no process, no directory, no entry; after reaps, for what needs one."""
+    world.heal()
+
+    def reaped() -> bool:
+        claw("reap", "--deadline", "30s")
+        return entries(state) == []
+
+    assert eventually(reaped, 60), entries(state)
+    assert world.vms() == {worlds.BASE}
+    assert world.processes() == {}
+
+
+async def once(world: Simulator, **options: Any) -> str:
+    async with session(world, **options) as s:
+        return await shell(s, "echo hi")
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "options"),
+    [
+        ("clone", "no such file", {"times": 2}),
+        ("clone", "slow", {"seconds": 0.5}),
+        ("run", "limit", {"times": 1}),
+        ("run", "limit late", {"times": 1}),
+        ("run", "old limit", {"times": 1}),
+        ("run", "deaf", {}),
+        ("run", "slow to die", {"seconds": 1}),
+        ("run", "no agent", {}),
+        ("run", "no socket", {}),
+        ("run", "torn lease", {}),
+        ("ip", "truncated leases", {"times": 1}),
+        ("ip", "empty", {"times": 1}),
+        ("ssh", "refused", {"seconds": 0.4}),
+        ("ssh", "reset", {"seconds": 0.5}),
+        ("ssh", "hang", {"seconds": 0.5}),
+        ("ssh", "host key", {}),
+        ("run", "wrong lease", {"address": "127.9.9.9", "seconds": 0.5}),
+        ("stop", "early", {}),
+        ("delete", "is running", {"times": 3}),
+        ("delete", "half", {}),
+        ("list", "no such file", {"times": 3}),
+        ("list", "truncated", {"times": 2}),
+        ("list", "invalid", {"times": 2}),
+    ],
+)
+def test_what_passes_is_overcome(
+    world: Simulator,
+    state: Path,
+    verb: str,
+    kind: str,
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(router, "FULL_PAUSE", 0.05)
+    world.fault(verb, kind, **options)
+    settings = {"leases": "/no/leases"} if verb == "ip" else {}
+    assert run(once(world, settings=settings)) == "hi\n"
+    nothing_is_left(world, state)
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind", "error", "why", "remedy"),
+    [
+        ("clone", "no space", RuntimeFault, "cannot clone .*out of space", "free disk space"),
+        ("clone", "no such file", RuntimeFault, "cannot clone .*no such file", "tart clone"),
+        ("clone", "killed before", RuntimeFault, "cannot clone", "tart clone"),
+        ("clone", "killed after", RuntimeFault, "cannot clone", "tart clone"),
+        ("run", "keychain", RuntimeFault, "before it took commands.*SecKey", "unlock"),
+        ("run", "does not start", RuntimeFault, "failed to start", None),
+        ("run", "auxiliary storage", RuntimeFault, "auxiliary storage", "other process"),
+        ("run", "limit", CapacityExhausted, "exceeds the system limit", "two at most"),
+        ("run", "old limit", CapacityExhausted, "maximum supported number", "restart the Mac"),
+        ("run", "no lease", DeadlineExceeded, "the guest got no address within 2 s", "tart run"),
+        ("run", "no ssh", DeadlineExceeded, "no SSH server answered at 127", "TART_SSH_TIMEOUT"),
+        ("ssh", "denied", RuntimeFault, "does not let admin in with its password", "PASSWORD"),
+        ("ssh", "hang", DeadlineExceeded, "no SSH server answered", "TART_SSH_TIMEOUT"),
+        ("list", "fail", ClawError, "", None),
+    ],
+)  # fmt: skip
+def test_what_stays_is_told(
+    world: Simulator,
+    state: Path,
+    verb: str,
+    kind: str,
+    error: type[ClawError],
+    why: str,
+    remedy: str | None,
+) -> None:
+    times = 1 if kind.startswith("killed") else None
+    world.fault(verb, kind, times=times, seconds=60)
+    deadlines = Deadlines(capacity=0.1, teardown=1.0)
+    with pytest.raises((ClawError, BaseExceptionGroup)) as caught:
+        run(once(world, settings={"ssh_timeout": 2}, deadlines=deadlines))
+    found = [one for one in _all(caught.value) if isinstance(one, error)]
+    assert found, caught.value
+    assert any(_matches(one, why, remedy) for one in found), found
+    nothing_is_left(world, state)
+
+
+def _all(error: BaseException) -> list[BaseException]:
+    inner = getattr(error, "exceptions", ())
+    return [error, *(one for part in inner for one in _all(part))]
+
+
+def _matches(error: BaseException, why: str, remedy: str | None) -> bool:
+    assert isinstance(error, ClawError)
+    said = re.search(why, error.message) is not None
+    return said and (remedy is None or remedy in str(error.remedy))
+
+
+def test_a_clone_that_hangs_is_killed(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloning, "CLONE_TIMEOUT", 0.5)
+    world.fault("clone", "hang with lock")
+    with pytest.raises(RuntimeFault, match=r"did not end within 0\.5 s and was killed"):
+        run(once(world))
+    nothing_is_left(world, state)
+
+
+def test_a_stop_that_hangs_is_not_waited_for(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner is dead, so the reaper has to ask Tart."""
+    world.fault("stop", "hang")
+    done = claw("run", "-q", "-r", "tart", "--", "true", env={"CLAW_FAILPOINT": "tart.ready=kill"})
+    assert done.returncode == -9
+    nothing_is_left(world, state)
+
+
+@pytest.mark.parametrize("dialect", [1, 2])
+def test_both_readings_of_a_delete_of_what_runs(
+    world: Simulator, state: Path, dialect: int
+) -> None:
+    world.knobs(delete_running=dialect)
+    world.fault("stop", "early", seconds=0.5)
+    done = claw("run", "-q", "-r", "tart", "--", "true", env={"CLAW_FAILPOINT": "tart.ready=kill"})
+    assert done.returncode == -9
+    nothing_is_left(world, state)
+
+
+def test_a_guest_that_crashes_ends_the_command(world: Simulator, state: Path) -> None:
+    world.fault("run", "crash", seconds=1.5)
+
+    async def work() -> None:
+        async with session(world) as s:
+            await output(s, "sleep", "600")
+
+    with pytest.raises(RuntimeFault, match=r"has ended while the command ran: .*due to error"):
+        run(work())
+    nothing_is_left(world, state)
+
+
+def test_a_guest_that_shuts_down_ends_the_command(world: Simulator, state: Path) -> None:
+    async def work() -> None:
+        async with session(world) as s:
+            await output(s, "sh", "-c", "sudo shutdown -h now; sleep 600")
+
+    with pytest.raises(RuntimeFault, match="has ended while the command ran: guest has stopped"):
+        run(work())
+    nothing_is_left(world, state)
+
+
+@pytest.mark.parametrize("version", ["2.27.0", "2.28.0", "2.30.6", "2.35.0", "SNAPSHOT"])
+def test_versions(world: Simulator, state: Path, version: str) -> None:
+    world.knobs(version=version)
+    if version == "2.27.0":
+        with pytest.raises(Refused, match=r"this is Tart 2\.27\.0, and 2\.28 is the first"):
+            run(once(world))
+    else:
+        assert run(once(world)) == "hi\n"
+    nothing_is_left(world, state)
+
+
+def test_without_tart_or_its_image(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match="no virtual machine nobody"):
+        run(once(world, image="nobody"))
+    world.tart("delete", worlds.BASE)
+    with pytest.raises(Refused, match="claw image prepare tart"):
+        run(once(world))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(Refused, match="brew install openai/tools/tart"):
+        run(once(world))
+
+
+def test_a_base_that_goes_after_it_was_seen(world: Simulator, state: Path) -> None:
+    world.fault("clone", "fail", text='the specified VM "x" does not exist', code=2)
+    with pytest.raises(RuntimeFault, match="does not exist"):
+        run(once(world))
+    nothing_is_left(world, state)
+
+
+def test_no_route_goes_through_the_guest_agent(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "UNREACHABLE", 0.1)
+    world.fault("run", "unroutable")
+    assert run(once(world)) == "hi\n"
+    nothing_is_left(world, state)
+
+
+def test_no_route_and_no_agent_is_told(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "UNREACHABLE", 0.1)
+    world.knobs(exec_patience=0.3)
+    world.fault("run", "unroutable")
+    world.fault("run", "no agent")
+    with pytest.raises(RuntimeFault, match="there is no route to the guest at"):
+        run(once(world))
+    nothing_is_left(world, state)
+
+
+def test_what_is_not_ours_is_left_alone(world: Simulator, state: Path) -> None:
+    world.tart("clone", worlds.BASE, "mine")
+    world.tart("clone", worlds.BASE, "claw-0ddba11e-000000000000")
+    mine = world.run("mine")
+    world.address("mine")
+    assert run(once(world)) == "hi\n"
+    assert "mine" in world.running()
+    mine.kill()
+    mine.communicate()
+    claw("reap", "--adopt", "--yes")
+    assert {"mine", "claw-0ddba11e-000000000000"} <= world.vms()
+
+
+def test_power_loss_is_cleaned_up_by_the_next(world: Simulator, state: Path) -> None:
+    plan = {"CLAW_FAILPOINT": "tart.ready=hang"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "claw_core", "run", "-q", "-r", "tart", "--", "true"],
+        env={**os.environ, **plan},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert eventually(lambda: len(world.running()) == 1, 30)
+        world.power_off()
+        process.kill()
+    assert len(world.vms()) == 2
+    nothing_is_left(world, state)
