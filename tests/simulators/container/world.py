@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from simulators.container import events, images, observed, strangers
+from simulators.container import events, images, observed, removal, strangers
 from simulators.container.busybox import make_root, missing
 from simulators.container.mac import KNOBS, Mac
 from simulators.container.observed import Container, Fault, Recorded
@@ -228,4 +228,7 @@ class World:
             for pid in found:
                 events.kill(pid)
             assert time.monotonic() < deadline, found
+        for part in ("containers", "forgotten"):
+            for bundle in (self.directory / part).iterdir():
+                removal.remove(str(bundle))
         shutil.rmtree(self.directory, ignore_errors=True)
