@@ -25,6 +25,7 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     Spec,
 )
 from claw_core.tasks import in_thread
@@ -332,6 +333,32 @@ class DyingInWords(Good):
     async def assess(self, spec: Spec) -> Assessment | Refusal:
         answer = await super().assess(spec)
         return answer if isinstance(answer, Refusal) else attrs.evolve(answer, dies_with_owner=True)
+
+
+class HidingSnapshots(Good):
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        return frozenset()
+
+
+class KeepingSnapshots(Good):
+    async def delete_snapshot(self, name: str) -> None:
+        """Forget it."""
+
+
+class FindingNothing(Good):
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        return frozenset()
+
+
+class StoppingOnPaper(Good):
+    async def stop(self, instance: Instance) -> None:
+        """Go on."""
+
+
+class StartingAnew(Good):
+    async def start(self, instance: Instance) -> None:
+        shutil.rmtree(self.home(instance))
+        self.home(instance).mkdir()
 
 
 async def nothing(data: bytes) -> None:

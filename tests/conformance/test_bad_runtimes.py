@@ -66,6 +66,11 @@ FOUND = [
     ("TearingDownOnPaper", "a_cancelled_teardown_can_be_followed_by_another", "teardown", None),
     ("LookingElsewhere", "a_stranger_can_tear_it_down", "teardown", None),
     ("DyingInWords", "what_dies_with_its_owner_does", "assess", None),
+    ("HidingSnapshots", "a_snapshot_is_listed_until_it_is_deleted", "list_snapshots", None),
+    ("KeepingSnapshots", "a_snapshot_is_listed_until_it_is_deleted", "delete_snapshot", None),
+    ("FindingNothing", "a_search_finds_what_is_on_the_disk", "search", None),
+    ("StoppingOnPaper", "what_is_stopped_outlives_its_owner", "stop", None),
+    ("StartingAnew", "what_is_stopped_outlives_its_owner", "start", None),
 ]
 
 

@@ -253,6 +253,13 @@ def test_container_is_another_name_for_apple(install: Install) -> None:
             GOOD + "\n    async def snapshoot(self, instance, target): ...",
             ["method snapshoot looks like the hook snapshot"],
         ),
+        (
+            GOOD + "\n    async def snapshot(self, instance, target): ...",
+            [
+                "hook snapshot needs the hook list_snapshots",
+                "hook snapshot needs the hook delete_snapshot",
+            ],
+        ),
     ],
 )
 def test_a_class_that_breaks_the_contract_is_told_what_and_how_to_mend_it(

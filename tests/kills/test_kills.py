@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from claw_core import failpoints
@@ -17,7 +18,7 @@ from claw_core.local import listing
 from claw_runtime_apple import runtime as apple_runtime  # noqa: F401 - it declares failpoints
 from claw_runtime_docker import runtime as docker_runtime  # noqa: F401 - so does this
 from claw_runtime_tart import runtime as tart_runtime  # noqa: F401 - and this
-from core import test_reaper, test_slots
+from core import test_kept_kills, test_reaper, test_slots
 from kills import worlds
 from kills.harness import Scene, many, ready, tell
 from runtime_docker import engines
@@ -32,11 +33,14 @@ LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warde
 APPLE = {name for name in failpoints.POINTS if name.startswith("apple.")}
 UNREACHABLE = {"apple.booted-out"}
 """Only passed where the service does not end a machine."""
-DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")}
+KEPT = {"docker.stopped"}
+"""Only passed where something is kept."""
+DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")} - KEPT
 IMAGES = {"tart.sealed", "tart.pre-save", "tart.saved"}
 """Only passed where an image is made: see `tests/runtime_tart/test_image.py`."""
 TART = {name for name in failpoints.POINTS if name.startswith("tart.")} - IMAGES
 MODEL = {name for names in test_reaper.POINTS.values() for name in names}
+KEEPER = {*test_kept_kills.POINTS}
 RECORD = {"ledger.pre-record", "ledger.post-record"}
 """Neither of the two has a fact to record."""
 LIMBO = {"teardown.pre-limbo", "teardown.post-limbo", "teardown.settled"}
@@ -85,7 +89,8 @@ def apple(mac: Mac, state: Path, tmp_path: Path) -> Scene:
 
 def test_at_every_point_of_the_code_somebody_is_killed() -> None:
     points = {name for name in failpoints.POINTS if not name.startswith("test.")}
-    killed = LOCAL | FROZEN | APPLE | DOCKER | TART | IMAGES | MODEL | {*test_slots.POINTS}
+    killed = LOCAL | FROZEN | APPLE | DOCKER | KEPT | TART | IMAGES | MODEL | KEEPER
+    killed |= {*test_slots.POINTS}
     assert points == killed
     tell("failpoints", hit=len(killed), of=len(points))
 
@@ -121,6 +126,13 @@ def test_a_kill_of_whoever_ends_a_machine_without_the_service(
     assert point in apple.passed()
     mac.configure(server="running")
     apple.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("point", sorted(KEPT))
+def test_a_kill_of_who_keeps_a_container(docker: Scene, point: str) -> None:
+    docker.world = attrs.evolve(docker.world, options=(*docker.world.options, "--keep", "always"))
+    docker.kill_at(point)
+    docker.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("point", sorted(TART))

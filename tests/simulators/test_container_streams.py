@@ -115,7 +115,7 @@ def test_a_command_that_is_killed_leaves_the_guest_alone(world: World) -> None:
     # Its input has ended, and what it writes is lost.
     assert eventually(lambda: said(world, "exec", name, "cat", "/root/over")[1] == "over\n")
     assert set(listed(world)) == {"one", "two"}
-    assert guests(world) == 3
+    assert eventually(lambda: guests(world) == 3)
 
 
 def test_what_a_killed_client_does_not_get_the_log_does_not(world: World) -> None:
@@ -184,10 +184,10 @@ def test_an_exec_is_killed_by_its_group(world: World) -> None:
     with world.start("exec", name, "sh", "-c", script) as process:
         assert process.stdout is not None
         pid = process.stdout.readline().decode().strip()
-        assert guests(world) == 4
+        assert eventually(lambda: guests(world) == 4)
         assert said(world, "exec", name, "kill", "-KILL", f"-{pid}")[0] == 0
         assert process.wait(30) == 137
-    assert guests(world) == 1
+    assert eventually(lambda: guests(world) == 1)
 
 
 def test_what_holds_the_output_open_delays_the_end(world: World) -> None:

@@ -67,7 +67,8 @@ def clean_up(mac: Mac, name: str) -> None:
 def discard(mac: Mac, name: str) -> None:
     """Remove what there is of a container on disk, and its helper."""
     deregister(mac, name)
-    if os.path.exists(mac.path("containers", name)):
-        import shutil  # only here: it takes long to load
+    bundle = mac.path("containers", name)
+    if os.path.exists(bundle):
+        from simulators.container import removal  # only here: it takes long to load
 
-        shutil.rmtree(mac.path("containers", name), ignore_errors=True)
+        removal.remove(bundle)

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from simulators.container import events, images, observed, strangers
+from simulators.container import events, images, observed, removal, strangers
 from simulators.container.busybox import make_root, missing
 from simulators.container.mac import KNOBS, Mac
 from simulators.container.observed import Container, Fault, Recorded
@@ -29,6 +29,20 @@ sys.path.insert(0, {tests!r})
 from simulators.container.{module} import main
 main({root!r}, sys.argv[1:])
 """
+
+
+class Started(subprocess.Popen[bytes]):
+    """A process that is running; a test that fails does not wait for its end."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if value is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)
 
 
 class World:
@@ -130,10 +144,10 @@ class World:
             check=False,
         )
 
-    def start(self, *argv: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start `container` with pipes."""
+    def start(self, *argv: str, **options: Any) -> Started:
+        """Start `container` with pipes; to be used with `with`."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen([self.bin / "container", *argv], **{**pipes, **options})
+        return Started([self.bin / "container", *argv], **{**pipes, **options})
 
     def containers(self) -> dict[str, Container]:
         """The truth about all containers but the strangers'."""
@@ -214,4 +228,7 @@ class World:
             for pid in found:
                 events.kill(pid)
             assert time.monotonic() < deadline, found
+        for part in ("containers", "forgotten"):
+            for bundle in (self.directory / part).iterdir():
+                removal.remove(str(bundle))
         shutil.rmtree(self.directory, ignore_errors=True)

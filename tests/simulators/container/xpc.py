@@ -52,11 +52,13 @@ def ask(call: Call, request: str, *arguments: Any, descriptors: Sequence[int | N
 
 def send(call: Call, request: str, *arguments: Any, descriptors: Sequence[int | None] = ()) -> int:
     """Make a request, and return the descriptor on which its answer will come."""
-    server = call.mac.knob("server")
-    if server == "unregistered":
+    from simulators.container import endings, linux, server  # noqa: F401 - once for all requests
+
+    state = call.mac.knob("server")
+    if state == "unregistered":
         raise Failure("interrupted", INVALID)
     mine, theirs = os.pipe()
-    if server == "silent":
+    if state == "silent":
         return mine  # the other end stays open, and nobody ever writes to it
     if not os.fork():
         try:
@@ -98,11 +100,7 @@ def _serve(
     arguments: Sequence[Any],
     descriptors: Sequence[int | None],
 ) -> None:
-    from simulators.container import (
-        endings,
-        linux,
-        server,
-    )  # only here: clients need nothing of them
+    from simulators.container import endings, linux, server
 
     os.setsid()
     with open("/proc/self/comm", "w", encoding="utf-8") as file:

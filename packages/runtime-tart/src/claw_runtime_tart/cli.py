@@ -144,7 +144,7 @@ class Tart:
             RuntimeFault: it cannot be started, or did not end in time.
         """
         argv, env = (self.executable, *arguments), self.environment(without)
-        if host is None:
+        if host is None:  # what no instance is waited for cannot come to light later
             return await tools.run(argv, env=env, timeout=timeout)
         return await host.run(argv, mutates=mutates, env=env, timeout=timeout)
 

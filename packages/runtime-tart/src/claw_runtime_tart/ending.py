@@ -37,12 +37,12 @@ class Ending:
 
     Args:
         tart: the command.
-        host: of the instance.
-        name: of the machine, which is an instance of ours.
+        host: of the instance; None for what is none.
+        name: of the machine, which is one of ours.
     """
 
     tart: Tart
-    host: Host
+    host: Host | None
     name: str
 
     async def end(self) -> None:
@@ -52,13 +52,20 @@ class Ending:
             TeardownFailed: something is.
         """
         until = time.monotonic() + PATIENCE
-        await self._stop(until)
+        await self.stop(until)
         failpoints.hit(_STOPPED)
         await self._delete(until)
         failpoints.hit(_DELETED)
 
-    async def _stop(self, until: float) -> None:
-        """See that no process runs it: asked to stop once, and killed when it does not."""
+    async def stop(self, until: float) -> None:
+        """See that no process runs it: asked to stop once, and killed when it does not.
+
+        Args:
+            until: time, on the monotonic clock, at which this gives up.
+
+        Raises:
+            TeardownFailed: some process does.
+        """
         directory = Directory(self.tart.home)
         asked = False
         pause = 0.01
@@ -78,7 +85,8 @@ class Ending:
                     )
                     continue
                 except RuntimeFault as error:
-                    self.host.progress(f"tart stop: {error.message}")
+                    if self.host is not None:
+                        self.host.progress(f"tart stop: {error.message}")
             processes.kill(running)
             if holder is not None and holder not in running:
                 processes.kill([holder])
@@ -109,6 +117,6 @@ class Ending:
                     str(TartError(done, "delete the virtual machine").message),
                     remedy=f"see why, and then: tart delete {self.name}",
                 )
-            await self._stop(until)
+            await self.stop(until)
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)

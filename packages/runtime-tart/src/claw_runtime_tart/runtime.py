@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,15 +26,17 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
+from claw_core.search import search
 from claw_core.tasks import in_thread, persist
-from claw_runtime_tart import assessing, cli, guest, identity, processes, sealing
+from claw_runtime_tart import assessing, cli, guest, identity, processes, saving, sealing
 from claw_runtime_tart.assessing import image_of, restricted
 from claw_runtime_tart.cli import Tart
 from claw_runtime_tart.cloning import Cloner
-from claw_runtime_tart.ending import Ending
+from claw_runtime_tart.ending import PATIENCE, Ending
 from claw_runtime_tart.furnishing import Furniture
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.machine import Machine
@@ -40,10 +45,16 @@ from claw_runtime_tart.reaching import Reaching, unwanted
 from claw_runtime_tart.saving import UNFINISHED, Saving
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.shares import Shares, first
-from claw_runtime_tart.vms import Directory, is_remote
+from claw_runtime_tart.vms import SOCKET, Directory, is_remote
 
 _HEADLESS: Final = ("--no-graphics", "--no-audio", "--no-clipboard")
 _MISSING: Final = "there is no tart, neither on PATH nor where Homebrew puts it"
+
+KEPT_IN: Final = (
+    *("/Users", "/home", "/root", "/tmp", "/private/tmp", "/var/tmp", "/private/var/folders"),  # noqa: S108 - looked into
+    *("/etc", "/private/etc", "/opt", "/usr/local", "/Library", "/workspace"),
+)
+"""Directories of a guest that what is run there can have written to."""
 
 _PRE_CLONE = failpoints.declare("tart.pre-clone", "the machine is about to be cloned")
 _POST_CLONE = failpoints.declare("tart.post-clone", "the machine is there, stopped")
@@ -128,6 +139,9 @@ class TartRuntime(Runtime):
         tart, spec = self._tart(), instance.spec
         shares = await in_thread(Shares.of, spec.mounts, self._settings.share)
         options = [*_HEADLESS, *shares.options(), *self._network(spec)]
+        with contextlib.suppress(FileNotFoundError):
+            # Of its last run, where it was stopped: `tart exec` would not work beside it.
+            await in_thread((Directory(tart.home).path(instance.name) / SOCKET).unlink)
         failpoints.hit(_PRE_RUN)
         machine = await Machine.start(
             tart, instance.host, instance.name, options, unwanted(instance)
@@ -194,6 +208,31 @@ class TartRuntime(Runtime):
         failpoints.hit(_SEALED)
         await self._living(instance).end()
         return await Saving(self._cloner(instance), instance.name).save(target, known)
+
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """What Tart lists of machines that are kept for inspection."""
+        listed = await self._tart().listed()
+        return saving.audits((str(one.get("Name")) for one in listed), install)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a machine that is kept for inspection."""
+        saving.require_audit(name)
+        await Ending(self._tart(), None, name).end()
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Look where the guest's user, and programs that he starts, keep their files."""
+        return await search(functools.partial(self.execute, instance), texts, KEPT_IN)
+
+    async def stop(self, instance: Instance) -> None:
+        """Flush the disk, and stop the machine; it is there without this process anyway."""
+        live = self._live.get(instance.name)
+        if live is not None:
+            if live.reached is not None and live.machine.running:
+                await live.reached.transfer("sync", IO(None, drop, drop), "flush the disk")
+            await live.end()
+        ending = Ending(self._tart(), instance.host, instance.name)
+        await ending.stop(time.monotonic() + PATIENCE)
+        self._live.pop(instance.name, None)
 
     async def teardown(self, instance: Instance) -> None:
         """Stop and delete the machine, and what of an image is not finished."""

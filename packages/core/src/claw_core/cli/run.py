@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 import click
@@ -19,8 +19,9 @@ from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import Parsed, document, exit_code, failures, say
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
-from claw_core.errors import ClawError, ConfigError, TeardownFailed
-from claw_core.model import Mount, Network, Resources
+from claw_core.errors import ClawError, ConfigError, NotKept, TeardownFailed
+from claw_core.keeping import Keeping
+from claw_core.model import Mount, Network, Resources, When
 from claw_core.request import WORKSPACE
 
 if TYPE_CHECKING:
@@ -85,10 +86,15 @@ class Options:
     timeout: float | None
     idle_timeout: float | None
     workdir: str | None
+    snapshot: When
+    keep: When
+    keep_for: float
     tty: bool
     json: bool
     quiet: bool
     verbose: bool
+    bare: bool = False
+    """Whether the working directory stays out of sight."""
 
     def check(self) -> None:
         """Refuse early what would otherwise fail after the command has run.
@@ -111,9 +117,15 @@ class Options:
 
             archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
 
+    def keeping(self) -> Keeping | None:
+        """What is to be kept at the end."""
+        if self.snapshot == self.keep == "never":
+            return None
+        return Keeping(self.snapshot, self.keep, self.keep_for)
+
     def workspace(self) -> Path | None:
         """The working directory, unless an upload goes where it would be seen."""
-        if any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
+        if self.bare or any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
             return None
         try:
             return Path.cwd()
@@ -192,6 +204,25 @@ class Options:
     help="Stop the command when it is silent for this long (exit code 124).",
 )
 @click.option("-w", "--workdir", metavar="DIR", help="Directory inside to start in.")
+@click.option(
+    "--snapshot",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Keep the disk as a snapshot before the instance is torn down; see `claw snapshots`.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Stop the instance and keep it, in place of its teardown; see `claw ps`.",
+)
+@click.option(
+    "--keep-for",
+    type=Parsed("duration", units.duration),
+    metavar="TIME",
+    default="24h",
+    help="For how long it is kept (24h).",
+)
 @configured
 @click.option(
     "--events",
@@ -214,10 +245,16 @@ def command(**options: Any) -> None:
     Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
     127 not found; 128+n signal; 2 usage.
     """
-    end_with(_run(Options(**options)))
+    end_with(run(Options(**options)))
 
 
-async def _run(options: Options) -> int:
+def options_of(*arguments: str) -> Options:
+    """What these arguments of `claw run` ask for."""
+    return Options(**command.make_context("run", [*arguments]).params)
+
+
+async def run(options: Options) -> int:
+    """Do what is asked for, and return the exit code."""
     from claw_core.capture import Capture
     from claw_core.router import Router
 
@@ -243,6 +280,7 @@ async def _run(options: Options) -> int:
                 network=options.network,
                 resources=Resources(options.cpus, options.memory, options.processes),
                 workdir=options.workdir,
+                keeping=options.keeping(),
             ) as session,
         ):
             record = session.record
@@ -305,7 +343,8 @@ def _events(path: Path | None, progress: Listener) -> tuple[EventLog | None, Lis
 def _code(record: Record | None, known: Sequence[ClawError]) -> int:
     """The command's own code, unless claw failed before or after it; see the help of `claw run`."""
     own = record.exit.code if record and record.exit else 0
-    if not known or (own and all(isinstance(failure, TeardownFailed) for failure in known)):
+    at_the_end = (NotKept, TeardownFailed)
+    if not known or (own and all(isinstance(failure, at_the_end) for failure in known)):
         return own
     return exit_code(known)
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import attrs
 
-from claw_core.testing.contract import endings, kills, lifecycle, limits, questions, streams
+from claw_core.testing.contract import (
+    endings,
+    keeping,
+    kills,
+    lifecycle,
+    limits,
+    questions,
+    streams,
+)
 from claw_core.testing.contract import teardown as teardowns
 from claw_core.testing.contract.case import Case
 from claw_core.testing.contract.nursery import Child, Job, Nursery, NurseryGone
@@ -18,7 +26,7 @@ from claw_core.testing.contract.verdict import ENDS, STAYS, Broken, Verdict
 
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
-    for module in (questions, lifecycle, streams, endings, limits, teardowns, kills)
+    for module in (questions, lifecycle, streams, endings, limits, teardowns, kills, keeping)
     for check in module.CHECKS
 }
 """Every check by its name, in the order in which a runtime grows."""

@@ -140,7 +140,7 @@ async def a_snapshot_keeps_the_disk_and_no_secret(stage: Stage) -> None:
             stage.say(f"snapshot {name}")
         async with stage.instance(Spec(image=name)) as later:
             if (await later.run("cat", marker)).out != b"kept\n":
-                raise Broken(f"{marker} is not in what was kept")
+                raise Broken(f"{marker} is not in what was kept as {target}")
             await _search(stage, later, canary)
 
 

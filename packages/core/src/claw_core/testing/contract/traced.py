@@ -17,6 +17,7 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -75,6 +76,20 @@ class Traced(Runtime):
 
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:  # noqa: D102
         return await self._call("snapshot", self.relay.snapshot(instance, target))
+
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:  # noqa: D102
+        return await self._call("list_snapshots", self.relay.list_snapshots(install))
+
+    async def delete_snapshot(self, name: str) -> None:  # noqa: D102
+        await self._call("delete_snapshot", self.relay.delete_snapshot(name))
+
+    async def search(  # noqa: D102
+        self, instance: Instance, texts: tuple[str, ...]
+    ) -> frozenset[str]:
+        return await self._call("search", self.relay.search(instance, texts))
+
+    async def stop(self, instance: Instance) -> None:  # noqa: D102
+        await self._call("stop", self.relay.stop(instance))
 
     async def _call(self, hook: str, work: Coroutine[Any, Any, T]) -> T:
         """Await a hook in a task of its own; cancellation is passed on, and not helped along.
