@@ -206,6 +206,15 @@ def test_a_reaper_that_fails_just_as_another_looks_is_not_the_last() -> None:
         run(Schedule(seed, "server", faults, {3: {8: "preempt"}}))
 
 
+def test_a_cancellation_at_the_very_end_hides_no_failure() -> None:
+    """Found by schedule 3114831: the limits of snapshots were seen to, and then cancelled."""
+    faults: dict[tuple[str, int], Kind] = {
+        ("execute", 1): "cancel", ("stop", 1): "before", ("teardown", 1): "cancel",
+        ("list_instances", 1): "hang",
+    }  # fmt: skip
+    run(Schedule(0, "server", faults, keeps=True))
+
+
 # What the simulation is worth: with one part of the protocol taken out, it must fail.
 
 

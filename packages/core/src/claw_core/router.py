@@ -260,8 +260,11 @@ class Router:
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_exit(session)
                 yield session
-        finally:
-            await self._see_to(session)
+        except BaseException:
+            with contextlib.suppress(asyncio.CancelledError):  # the other error ends us as well
+                await self._see_to(session)
+            raise
+        await self._see_to(session)
 
     async def run(
         self,

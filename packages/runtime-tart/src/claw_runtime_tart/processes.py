@@ -15,7 +15,7 @@ from typing import Final
 from claw_core import tools
 from claw_core.errors import RuntimeFault
 
-_RUN: Final = re.compile(r"\s*(\d+) .*\btart run (claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)")
+_RUN: Final = re.compile(r"\s*(\d+) .*\brun (claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)")
 _LIST: Final = ("ps", "-Aww", "-o", "pid=,args=")
 
 
