@@ -24,9 +24,11 @@ from claw_core.model import (
     Mount,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
+from claw_core.search import search
 from claw_runtime_apple import assessing, container, images, listing, removal, snapshot
 from claw_runtime_apple.cli import Cli, dotted
 from claw_runtime_apple.commands import Running
@@ -149,6 +151,23 @@ class AppleRuntime(Runtime):
         """Make an image of the disk; secrets, which are in no file, are not in it."""
         image = assessing.image_of(instance.spec, self._settings)
         return await snapshot.keep(self._place(instance), image, target)
+
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """The service's own listing of images for inspection."""
+        return await images.audits(self._cli(), install)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Remove an image for inspection."""
+        await images.remove_audit(self._cli(), name)
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Look at all of the disk, as root."""
+        place = self._place(instance).as_root()
+
+        async def execute(command: Command, io: IO) -> Exit:
+            return await Running(place, command).run(Spec(), io)
+
+        return await search(execute, texts)
 
     async def teardown(self, instance: Instance) -> None:
         """Remove the container with its virtual machine, and believe only the listings."""
