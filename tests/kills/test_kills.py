@@ -30,11 +30,11 @@ from simulators.tart.world import Simulator
 FROZEN = {"local.pre-kill", "local.post-kill"}
 """Only passed where what should end by itself does not."""
 LOCAL = {name for name in failpoints.POINTS if name.startswith(("local.", "warden."))} - FROZEN
-APPLE = {name for name in failpoints.POINTS if name.startswith("apple.")}
 UNREACHABLE = {"apple.booted-out"}
 """Only passed where the service does not end a machine."""
-KEPT = {"docker.stopped"}
+KEPT = {"apple.stopped", "docker.stopped"}
 """Only passed where something is kept."""
+APPLE = {name for name in failpoints.POINTS if name.startswith("apple.")} - KEPT
 DOCKER = {name for name in failpoints.POINTS if name.startswith("docker.")} - KEPT
 IMAGES = {"tart.sealed", "tart.pre-save", "tart.saved"}
 """Only passed where an image is made: see `tests/runtime_tart/test_image.py`."""
@@ -129,10 +129,11 @@ def test_a_kill_of_whoever_ends_a_machine_without_the_service(
 
 
 @pytest.mark.parametrize("point", sorted(KEPT))
-def test_a_kill_of_who_keeps_a_container(docker: Scene, point: str) -> None:
-    docker.world = attrs.evolve(docker.world, options=(*docker.world.options, "--keep", "always"))
-    docker.kill_at(point)
-    docker.assert_nothing_is_left()
+def test_a_kill_of_who_keeps_a_container(request: pytest.FixtureRequest, point: str) -> None:
+    scene: Scene = request.getfixturevalue(point.partition(".")[0])
+    scene.world = attrs.evolve(scene.world, options=(*scene.world.options, "--keep", "always"))
+    scene.kill_at(point)
+    scene.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("point", sorted(TART))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import claw_core
+from claw_core.ledger import Ledger
 from cli.support import CLAW, claw, entries
-from runtime_apple.support import names
+from runtime_apple.support import names, run, shell
 from simulators.container.world import IMAGE, World
 
 
@@ -94,3 +96,28 @@ def test_doctor_and_runtimes_tell_of_it(world: World) -> None:
     world.configure(server="unregistered")
     text = claw("runtimes").stdout.decode()
     assert "container system start --enable-kernel-install" in text
+
+
+def test_what_is_kept_is_listed_entered_and_deleted(world: World, state: Path) -> None:
+    argv = ("-q", "-r", "apple", "--image", IMAGE, "--snapshot", "always", "--keep", "always")
+    done = claw("run", *argv, "--", "sh", "-c", "echo kept > ~/file; echo lost > /tmp/file")
+    assert done.returncode == 0, done.stderr
+    (name,) = names(world)
+    assert (world.containers()[name].state, world.containers()[name].booted) == ("stopped", False)
+    (shot,) = json.loads(claw("snapshots", "list", "--json").stdout)
+    look = ("sh", "-c", "cat ~/file; ls /tmp")
+    seen = claw("run", "-q", "-r", "apple", "--image", shot["name"], "--", *look)
+    assert (seen.stdout, seen.returncode) == (b"kept\n", 0), seen.stderr
+
+    async def enter() -> None:
+        (entry,) = Ledger.open(state).scan()
+        async with claw_core.Router.open() as router, router.reopen(entry) as session:
+            assert await shell(session, "cat ~/file /tmp/file; echo again > ~/file") == (
+                "kept\nlost\n"
+            )
+
+    run(enter())
+    assert claw("snapshots", "delete", shot["name"]).returncode == 0
+    assert json.loads(claw("snapshots", "list", "--json").stdout) == []
+    claw("reap", name)
+    assert (names(world), entries(state)) == (set(), [])

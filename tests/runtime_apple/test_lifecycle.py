@@ -214,7 +214,7 @@ def test_an_audit_is_kept_under_its_label(world: World) -> None:
         async with session(world) as s:
             await shell(s, "echo done > /home/agent/work")
             kept = await s.snapshot(Audit("odd / label"))
-            assert kept == f"claw-audit:odd-label-{s.name.rpartition('-')[2]}"
+            assert kept == f"claw-audit:odd-label-{s.name.removeprefix('claw-')}"
         async with session(world, image=kept) as s:
             assert await shell(s, "cat /home/agent/work") == "done\n"
 

@@ -14,7 +14,9 @@ HOME: Final = "/home/agent"
 """Home directory of every command."""
 WORKSPACE: Final = "/workspace"
 """Where commands start if nothing else is said: the first mount, or else this directory."""
-SCRATCH: Final = ("/tmp", HOME, WORKSPACE)  # noqa: S108 - inside the container
+TEMPORARY: Final = "/tmp"  # noqa: S108 - inside the container
+"""What lies there is for nobody to keep."""
+SCRATCH: Final = (TEMPORARY, HOME, WORKSPACE)
 """Directories that everybody inside may write to; they lie on the instance's disk."""
 
 
@@ -35,7 +37,7 @@ def arguments(instance: Instance, settings: Settings, image: str, token: str) ->
     return [
         "run",
         "-i",
-        "--rm",
+        *([] if spec.persistent else ["--rm"]),
         "--name",
         instance.name,
         "--progress",
@@ -61,6 +63,11 @@ def arguments(instance: Instance, settings: Settings, image: str, token: str) ->
         token,
         *scratch(spec),
     ]
+
+
+def restart(name: str) -> list[str]:
+    """The call that starts a container which was stopped, and holds it alive."""
+    return ["start", "-a", "-i", name]
 
 
 def extent(resources: Resources, settings: Settings) -> tuple[int, int]:

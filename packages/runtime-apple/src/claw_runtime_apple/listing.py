@@ -62,6 +62,22 @@ async def helpers() -> frozenset[str]:
     return frozenset(one.removeprefix(HELPER) for one in labels if one.startswith(HELPER))
 
 
+async def vanishes(name: str) -> bool:
+    """Whether a container's virtual machine ends in the time that it has for that.
+
+    Raises:
+        RuntimeFault: launchd does not say.
+    """
+    limit = asyncio.get_running_loop().time() + GRACE
+    pause = 0.02
+    while name in await helpers():
+        if asyncio.get_running_loop().time() > limit:
+            return False
+        await asyncio.sleep(pause)  # a helper's end is no event for us
+        pause = min(2 * pause, 0.5)
+    return True
+
+
 async def calls(cli: Cli) -> list[tuple[int, str]]:
     """Process ids of attached calls of the command, and the instance that each is about.
 
@@ -71,7 +87,7 @@ async def calls(cli: Cli) -> list[tuple[int, str]]:
     # Of our own options none has a value that looks like a name, so the first name is it. Where
     # the command is a script, its interpreter comes first.
     pattern = re.compile(
-        rf"\s*(\d+) (?:\S+ ){{0,2}}{re.escape(cli.program)} (?:run|exec) .*?{_NAME} "
+        rf"\s*(\d+) (?:\S+ ){{0,2}}{re.escape(cli.program)} (?:run|start|exec) .*?{_NAME}(?: |$)"
     )
     lines = await _lines("ps", "-axww", "-o", "pid=,args=")
     return [(int(match[1]), match[2]) for match in map(pattern.match, lines) if match]

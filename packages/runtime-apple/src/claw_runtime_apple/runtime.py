@@ -29,7 +29,7 @@ from claw_core.model import (
     Spec,
 )
 from claw_core.search import search
-from claw_runtime_apple import assessing, container, images, listing, removal, snapshot
+from claw_runtime_apple import assessing, container, images, listing, removal, snapshot, starting
 from claw_runtime_apple.cli import Cli, dotted
 from claw_runtime_apple.commands import Running
 from claw_runtime_apple.errors import ContainerUnavailable
@@ -37,11 +37,12 @@ from claw_runtime_apple.feed import BULK
 from claw_runtime_apple.place import Place
 from claw_runtime_apple.scripts import UPLOAD
 from claw_runtime_apple.settings import Settings
-from claw_runtime_apple.starting import Held, turn
+from claw_runtime_apple.starting import Held, halt, turn
 
 _PRE_RUN = failpoints.declare("apple.pre-run", "the container is about to be made")
 _POST_RUN = failpoints.declare("apple.post-run", "the call that makes it is under way")
 _READY = failpoints.declare("apple.ready", "it takes commands")
+_STOPPED = failpoints.declare("apple.stopped", "it has ended, and its disk is kept")
 _PRE_DELETE = failpoints.declare("apple.pre-delete", "its deletion is about to be asked for")
 _REMOVED = failpoints.declare("apple.removed", "no listing shows it")
 
@@ -117,9 +118,7 @@ class AppleRuntime(Runtime):
         """Make and start the container, whose life from now on hangs on a pipe of this process."""
         cli, live = self._cli().of(instance.host), _Live()
         self._live[instance.name] = live
-        token = secrets.token_hex(16)
-        image = assessing.image_of(instance.spec, self._settings)
-        argv = container.arguments(instance, self._settings, image, token)
+        token, argv = await self._call(cli, instance)
         async with turn():
             failpoints.hit(_PRE_RUN)
             live.held = await Held.begin([cli.program, *argv], token)
@@ -169,6 +168,14 @@ class AppleRuntime(Runtime):
 
         return await search(execute, texts)
 
+    async def stop(self, instance: Instance) -> None:
+        """End the container, and keep it: nothing of it hangs on this process any more."""
+        live = self._live.pop(instance.name, None)
+        if live is not None and live.held is not None:
+            await live.held.end()
+        await halt(self._cli().of(instance.host), instance.name)
+        failpoints.hit(_STOPPED)
+
     async def teardown(self, instance: Instance) -> None:
         """Remove the container with its virtual machine, and believe only the listings."""
         live = self._live.get(instance.name)
@@ -204,6 +211,15 @@ class AppleRuntime(Runtime):
                 "the instance was not started by this process", remedy="open a session of its own"
             )
         return live.place
+
+    async def _call(self, cli: Cli, instance: Instance) -> tuple[str, list[str]]:
+        """What a container says when it runs, and the call that makes it, or starts it again."""
+        name = instance.name
+        if instance.spec.persistent and name in await listing.containers(cli):
+            return await starting.token(cli, name), container.restart(name)
+        token = secrets.token_hex(16)
+        image = assessing.image_of(instance.spec, self._settings)
+        return token, container.arguments(instance, self._settings, image, token)
 
     async def _copy(self, place: Place, mount: Mount) -> None:
         """Copy a file that cannot be mounted, for the commands' user to read."""

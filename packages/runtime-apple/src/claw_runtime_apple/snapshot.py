@@ -15,7 +15,7 @@ from claw_core.model import IO, Command, Image, SnapshotTarget, Spec
 from claw_core.tasks import in_thread
 from claw_runtime_apple import images
 from claw_runtime_apple.commands import Running
-from claw_runtime_apple.container import SCRATCH
+from claw_runtime_apple.container import SCRATCH, TEMPORARY
 from claw_runtime_apple.layout import Layout
 from claw_runtime_apple.place import Place
 from claw_runtime_apple.scripts import PACK
@@ -24,8 +24,8 @@ from claw_runtime_apple.scripts import PACK
 async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     """Make an image of the disk that starts as the one that it came from, and return its name.
 
-    Nothing that is mounted is in it, and no secret, as these are in no file. What later instances
-    start from has nothing of scratch space either.
+    Nothing that is mounted is in it, nor `/tmp`, and no secret, as these are in no file. What later
+    instances start from has nothing of scratch space at all.
 
     Args:
         place: the instance.
@@ -37,7 +37,7 @@ async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
     """
     name = images.name_of(place.container, target)
     like = _configuration(await images.find(place.cli, image))
-    without = SCRATCH if isinstance(target, Image) else ()
+    without = SCRATCH if isinstance(target, Image) else (TEMPORARY,)
     with tempfile.TemporaryDirectory(prefix="claw-") as folder:
         layout = await in_thread(Layout.begin, Path(folder) / "image.tar")
         try:

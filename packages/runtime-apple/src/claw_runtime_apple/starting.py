@@ -2,7 +2,7 @@
 
 The call stays attached. Its first process reads the call's standard input, a pipe whose other end
 only this process has, not even a forked child of it. When that closes, however it does, the first
-process ends, and so does the virtual machine, which the service then removes.
+process ends, and so does the virtual machine, which the service then removes, unless it is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from claw_core import lifeline
 from claw_core.errors import RuntimeFault
 from claw_core.streaming import TAIL, end
 from claw_core.tasks import persist, stop
+from claw_runtime_apple import listing
+from claw_runtime_apple.cli import Cli, document
 from claw_runtime_apple.errors import ContainerSilent, failure
 
 STARTS: Final = 2
@@ -28,6 +30,8 @@ START_TIMEOUT: Final = 240.0
 """Seconds that a container has to start, an image that was never unpacked included."""
 FAREWELL: Final = 2.0
 """Seconds that a call has to end after its container has."""
+STOP_TIMEOUT: Final = 20.0
+"""Seconds that a container has to stop."""
 
 # By loop, as what waits belongs to one; and for the whole process, whatever runtimes it has.
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -140,3 +144,32 @@ async def _tail(stream: asyncio.StreamReader, kept: bytearray) -> None:
     while chunk := await stream.read(1 << 16):
         kept += chunk
         del kept[:-TAIL]
+
+
+async def token(cli: Cli, name: str) -> str:
+    """Return what the first process of a container that was stopped says when it runs.
+
+    Raises:
+        ClawError: there is no such container.
+    """
+    found = document(await cli.call("inspect", name))
+    try:
+        return str(found[0]["configuration"]["initProcess"]["arguments"][3])
+    except (IndexError, KeyError, TypeError):
+        raise RuntimeFault(
+            f"`container inspect` does not know {name}", remedy="see `container ls -a`"
+        ) from None
+
+
+async def halt(cli: Cli, name: str) -> None:
+    """End all that runs in a container, which may have ended already, and keep its disk.
+
+    Raises:
+        ClawError: its virtual machine may still run.
+    """
+    # Nothing would be gained by asking its first process, which is deaf to every polite signal.
+    await cli.call("stop", "--signal", "KILL", "--time", "1", name, timeout=STOP_TIMEOUT)
+    if not await listing.vanishes(name):
+        raise RuntimeFault(
+            "it is stopped, and its virtual machine still runs", remedy="see `launchctl list`"
+        )
