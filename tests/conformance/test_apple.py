@@ -66,8 +66,10 @@ class TestAppleLater(TestApple):
     version = "1.4.1"
 
 
-@pytest.mark.parametrize("version", ["0.12.3", "1.0.0", "1.4.1"])
-@pytest.mark.parametrize("check", ["a_signal_reaches_the_command", "a_cancelled_command_is_gone"])
+@pytest.mark.parametrize(
+    ("version", "check"),
+    [("0.12.3", "a_cancelled_command_is_gone"), ("1.0.0", "a_signal_reaches_the_command")],
+)
 def test_what_versions_differ_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, check: str
 ) -> None:

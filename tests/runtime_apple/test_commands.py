@@ -234,7 +234,12 @@ def test_a_deadline_leaves_no_process(world: World) -> None:
     run(work())
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1])
+SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "delay", [0.0, pytest.param(0.01, marks=SOAK), 0.03, pytest.param(0.1, marks=SOAK)]
+)
 def test_cancellation_at_any_moment_leaves_no_process(world: World, delay: float) -> None:
     async def work() -> None:
         async with session(world) as s:
@@ -282,7 +287,7 @@ def test_a_sink_that_fails_ends_the_command(world: World) -> None:
     run(work())
 
 
-@pytest.mark.parametrize("version", ["0.12.3", "1.2.2"])
+@pytest.mark.parametrize("version", [pytest.param("0.12.3", marks=SOAK), "1.2.2"])
 def test_signals_reach_the_command_and_not_who_tells_of_its_end(world: World, version: str) -> None:
     world.configure(version=version)
 

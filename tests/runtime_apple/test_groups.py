@@ -25,7 +25,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "nanoclaw"
 
 
-@pytest.mark.parametrize("version", ["0.12.3", "1.0.0", "1.2.2", "1.4.1"])
+@pytest.mark.parametrize(
+    "version",
+    ["0.12.3", "1.4.1", *(pytest.param(one, marks=pytest.mark.soak) for one in ("1.0.0", "1.2.2"))],
+)
 def test_a_group_end_to_end(world: World, root: Path, state: Path, version: str) -> None:
     world.configure(version=version)
     (root / "up").mkdir()
@@ -104,10 +107,6 @@ def test_what_is_kept_is_listed_entered_and_deleted(world: World, state: Path) -
     assert done.returncode == 0, done.stderr
     (name,) = names(world)
     assert (world.containers()[name].state, world.containers()[name].booted) == ("stopped", False)
-    (shot,) = json.loads(claw("snapshots", "list", "--json").stdout)
-    look = ("sh", "-c", "cat ~/file; ls /tmp")
-    seen = claw("run", "-q", "-r", "apple", "--image", shot["name"], "--", *look)
-    assert (seen.stdout, seen.returncode) == (b"kept\n", 0), seen.stderr
 
     async def enter() -> None:
         (entry,) = Ledger.open(state).scan()
@@ -117,7 +116,9 @@ def test_what_is_kept_is_listed_entered_and_deleted(world: World, state: Path) -
             )
 
     run(enter())
-    assert claw("snapshots", "delete", shot["name"]).returncode == 0
-    assert json.loads(claw("snapshots", "list", "--json").stdout) == []
+    shot = f"claw-audit:run-{name.removeprefix('claw-')}"
+    assert shot in claw("snapshots", "list").stdout.decode()
+    assert claw("snapshots", "delete", shot).returncode == 0
+    assert world.run("image", "inspect", shot).returncode == 1
     claw("reap", name)
     assert (names(world), entries(state)) == (set(), [])
