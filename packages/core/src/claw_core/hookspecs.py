@@ -37,6 +37,9 @@ hookspec = pluggy.HookspecMarker(NAMESPACE)
 hookimpl = pluggy.HookimplMarker(NAMESPACE)
 phase = hookspec(firstresult=True)
 
+AGENT: Final = Path(__file__).with_name("agent.toml")
+"""A recipe of the image of agents, for runtimes whose images are those of containers."""
+
 
 class Runtime(abc.ABC):
     """A backend: subclass it and write plain `async def` methods.

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from claw_core.errors import RuntimeFault, SpentInstance
+from claw_core.guest import KILLER
 from claw_core.model import IO, Command, Control, Exit, Resize, Signal, Spec
 from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
@@ -20,7 +21,7 @@ from claw_runtime_docker.container import HOME, directory
 from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.patience import answered
 from claw_runtime_docker.place import Place
-from claw_runtime_docker.scripts import COMMAND, KILLER
+from claw_runtime_docker.scripts import COMMAND
 
 MARKER: Final = "CLAW_COMMAND"
 """Variable in the environment of every command: by it its descendants are found."""
@@ -153,7 +154,7 @@ class Running:
             if isinstance(message, Resize):
                 await self._resize(message)
             elif isinstance(message, Signal):
-                await self.place.inside(f"kill -{message.number} -- -{pid}")
+                await self.place.inside(f"kill -{message.number} -{pid}")
 
     async def _resize(self, size: Resize) -> None:
         await self._pid

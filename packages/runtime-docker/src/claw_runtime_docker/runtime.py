@@ -7,14 +7,13 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from claw_core import failpoints
 from claw_core.errors import ClawError, ConfigError, RuntimeFault
-from claw_core.hookspecs import Runtime
+from claw_core.hookspecs import AGENT, Runtime
 from claw_core.model import (
     IO,
     Assessment,
@@ -77,7 +76,7 @@ class DockerRuntime(Runtime):
         ConfigError: a setting is unknown or wrong.
     """
 
-    recipe = Path(__file__).with_name("agent.toml")
+    recipe = AGENT
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = Settings.parse(settings)
