@@ -262,6 +262,12 @@ def test_other_ways_into_a_guest(shared: Simulator, transport: str, tmp_path: Pa
             assert (ended.code, len(out), err) == (9, 100_000, "no\n")
             assert (await output(s, "sh", "-c", "kill -9 $$"))[0].code == 137
             assert (await output(s, "nope"))[0].code == 127
+            ended, out, _ = await output(s, "sh", "-c", "sleep 600 & echo said; exit 5")
+            assert (ended.code, out) == (5, "said\n")
+            program = "(while :; do echo more >&2; sleep 0.1; done) & echo said; exit 4"
+            ended, out, _ = await output(s, "sh", "-c", program)
+            assert (ended.code, out) == (4, "said\n")
+            assert (await output(s, "cat", stdin=None))[1] == ""
             await s.upload(tmp_path / "file", "/tmp/up")
             assert await shell(s, "cat /tmp/up") == "up"
 

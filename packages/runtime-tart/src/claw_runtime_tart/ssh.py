@@ -17,17 +17,13 @@ from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
 from claw_runtime_tart import guest
 from claw_runtime_tart.cli import GuestLost
+from claw_runtime_tart.reached import DRAIN, LEFT
 
 CHANNELS: Final = 8
 """Commands at a time on one connection; OpenSSH's server takes ten sessions, and one more is ours
 while it brings a program to a terminal."""
 GRACE: Final = 2.0
 """Seconds that a command has to end after each of SIGTERM and SIGKILL."""
-DRAIN: Final = 1.0
-"""Seconds of waiting for output once a command has ended: descendants may keep its output open."""
-LEFT: Final = 16 << 20
-"""Bytes of output that are taken then: what a command wrote is on its way in buffers, and a
-descendant may write for ever."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
 _FIFO: Final = "mkfifo -m 600 {0} 2>/dev/null; test -p {0} && exec cat > {0}"
