@@ -14,7 +14,17 @@ import claw_runtime_tart
 from claw_core import session
 from claw_core.config import sources
 from claw_core.config.recipe import Recipe
-from claw_runtime_tart import address, cli, cloning, connecting, ending, machine, shares, ssh
+from claw_runtime_tart import (
+    address,
+    cli,
+    cloning,
+    connecting,
+    ending,
+    machine,
+    reached,
+    shares,
+    ssh,
+)
 from claw_runtime_tart.runtime import TartRuntime
 from claw_runtime_tart.settings import Settings
 
@@ -114,7 +124,7 @@ def test_the_examples_are_configurations_or_recipes(number: int, tmp_path: Path)
         ("without a lease, until `tart ip` is asked", address.LATE),
         ("a share, to appear in the guest", shares.PATIENCE),
         ("a command, to end after each of TERM and KILL", ssh.GRACE),
-        ("of silence of an ended command's output, until it is not waited for", ssh.DRAIN),
+        ("of silence of an ended command's output, until it is not waited for", reached.DRAIN),
         ("a machine, to stop before it is killed", (machine.GRACE, ending.STOP_SECONDS)),
         ("an attempt of the teardown", ending.PATIENCE),
         ("a run, to wait for its turn", session.Deadlines().capacity),

@@ -40,13 +40,11 @@ class Agent:
         tart: the command.
         host: of the instance.
         name: of the machine.
-        without: names of the run's secrets.
     """
 
     tart: Tart
     host: Host
     name: str
-    without: tuple[str, ...]
 
     async def run(self, program: str, token: str, io: IO, terminal: Resize | None) -> Exit:
         """Run a program of `guest`, and return how it ended.
@@ -96,7 +94,7 @@ class Agent:
         self, argv: Sequence[str], io: IO, flow: Flow, over: asyncio.Event
     ) -> Streamed | None:
         """Move the streams to their end; None where descendants keep them open after the end."""
-        env = self.tart.environment(self.without)
+        env = self.tart.environment()
         stream = asyncio.create_task(self.host.stream(argv, io, env=env))
         ending = asyncio.create_task(over.wait())
         try:

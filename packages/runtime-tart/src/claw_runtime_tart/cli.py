@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ OLDEST: Final = (2, 28)
 CALL_TIMEOUT: Final = 30.0
 """Seconds for a call that only looks or changes little: Tart's locks wait for ever."""
 INSTALL: Final = "brew install openai/tools/tart"
+PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
 
 _GONE: Final = "because there is no such file"
 """A virtual machine was deleted during the walk over all of them: the call can be repeated."""
@@ -101,10 +102,12 @@ class Tart:
     Args:
         executable: absolute path.
         home: `TART_HOME`.
+        without: names of secrets in our environment, which are no concern of Tart's.
     """
 
     executable: str
     home: Path
+    without: tuple[str, ...] = (PASSWORD,)
 
     @staticmethod
     def find(name: str | None) -> str | None:
@@ -114,20 +117,15 @@ class Tart:
         """
         return shutil.which(name or "tart") or (None if name else shutil.which(HOMEBREW))
 
-    def environment(self, without: Sequence[str] = ()) -> dict[str, str]:
-        """The environment of every call: nothing of ours is pruned behind our back.
-
-        Args:
-            without: names of the run's secrets, which are no concern of Tart's.
-        """
-        own = {name: value for name, value in os.environ.items() if name not in without}
+    def environment(self) -> dict[str, str]:
+        """The environment of every call: nothing of ours is pruned behind our back."""
+        own = {name: value for name, value in os.environ.items() if name not in self.without}
         return {**own, "TART_HOME": str(self.home), "TART_NO_AUTO_PRUNE": "1"}
 
     async def call(
         self,
         *arguments: str,
         host: Host | None = None,
-        without: Sequence[str] = (),
         mutates: bool = False,
         timeout: float = CALL_TIMEOUT,
     ) -> Completed:
@@ -136,15 +134,14 @@ class Tart:
         Args:
             *arguments: verb and its arguments; no secrets.
             host: of the instance that it is about; None where it is about none.
-            without: as for `environment`.
             mutates: a reaper must wait while it is at work.
             timeout: seconds until it is killed.
 
         Raises:
             RuntimeFault: it cannot be started, or did not end in time.
         """
-        argv, env = (self.executable, *arguments), self.environment(without)
-        if host is None:  # what no instance is waited for cannot come to light later
+        argv, env = (self.executable, *arguments), self.environment()
+        if host is None:
             return await tools.run(argv, env=env, timeout=timeout)
         return await host.run(argv, mutates=mutates, env=env, timeout=timeout)
 

@@ -50,9 +50,7 @@ class Machine:
         self._ended = asyncio.create_task(self._watch())
 
     @classmethod
-    async def start(
-        cls, tart: Tart, host: Host, name: str, options: Sequence[str], without: Sequence[str]
-    ) -> Self:
+    async def start(cls, tart: Tart, host: Host, name: str, options: Sequence[str]) -> Self:
         """Start `tart run` in a session of its own, and return at once.
 
         Args:
@@ -60,7 +58,6 @@ class Machine:
             host: of the instance, whose claims the machine holds.
             name: of the machine.
             options: of `tart run`.
-            without: names of the run's secrets.
 
         Raises:
             RuntimeFault: it cannot be started.
@@ -79,7 +76,7 @@ class Machine:
                 stdin=reading,
                 stdout=speaking,
                 stderr=asyncio.subprocess.STDOUT,
-                env=tart.environment(without),
+                env=tart.environment(),
                 pass_fds=(lock, *host.claimed),
                 start_new_session=True,
             )

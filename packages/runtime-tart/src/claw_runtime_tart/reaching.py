@@ -18,13 +18,12 @@ from claw_runtime_tart import identity
 from claw_runtime_tart.address import Address
 from claw_runtime_tart.agent import Agent
 from claw_runtime_tart.assessing import image_of, restricted
-from claw_runtime_tart.cli import Tart
+from claw_runtime_tart.cli import PASSWORD, Tart
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.reached import Transport
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.vms import Directory
 
-PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
 PUBLISHED: Final = "admin"
 """The password of the images that Cirrus Labs publishes."""
 AGENT_PAUSE: Final = 0.1
@@ -103,20 +102,18 @@ class Reaching:
         """Whether the guest agent runs commands."""
         try:
             done = await self.tart.call(
-                *("exec", self.instance.name, "true"),
-                host=self.instance.host,
-                without=unwanted(self.instance),
+                *("exec", self.instance.name, "true"), host=self.instance.host
             )
         except RuntimeFault:
             return False
         return not done.code
 
     def _through_agent(self) -> Agent:
-        without = unwanted(self.instance)
-        return Agent(self.tart, self.instance.host, self.instance.name, without)
+        return Agent(self.tart, self.instance.host, self.instance.name)
 
     def _proxy(self) -> tuple[str, ...]:
-        python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home))
+        names = ",".join(self.tart.without)
+        python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home), names)
         inside = ("sudo", "/usr/sbin/sshd", "-i")
         return (*python, self.tart.executable, "exec", "-i", self.instance.name, *inside)
 
@@ -139,8 +136,3 @@ class Reaching:
             return None, self.instance.host.secret(PASSWORD)
         except ConfigError:
             return None, PUBLISHED
-
-
-def unwanted(instance: Instance) -> tuple[str, ...]:
-    """What is in our environment and no concern of Tart's."""
-    return (*instance.spec.secrets, PASSWORD)

@@ -41,7 +41,7 @@ from claw_runtime_tart.furnishing import Furniture
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.machine import Machine
 from claw_runtime_tart.reached import Reached, drop
-from claw_runtime_tart.reaching import Reaching, unwanted
+from claw_runtime_tart.reaching import Reaching
 from claw_runtime_tart.saving import UNFINISHED, Saving
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.shares import Shares, first
@@ -121,7 +121,7 @@ class TartRuntime(Runtime):
         """Say what a machine gives for the spec."""
         if self._found is None:
             return Refusal(_MISSING, cli.INSTALL)
-        return await assessing.assess(self._found, self._settings, spec)
+        return await assessing.assess(self._tart(spec), self._settings, spec)
 
     async def prepare(self, instance: Instance) -> None:
         """Clone the image, and give the clone what must be its own."""
@@ -136,16 +136,14 @@ class TartRuntime(Runtime):
 
     async def start(self, instance: Instance) -> None:
         """Start the machine, and return as soon as its guest takes commands."""
-        tart, spec = self._tart(), instance.spec
+        tart, spec = self._tart(instance.spec), instance.spec
         shares = await in_thread(Shares.of, spec.mounts, self._settings.share)
         options = [*_HEADLESS, *shares.options(), *self._network(spec)]
         with contextlib.suppress(FileNotFoundError):
             # Of its last run, where it was stopped: `tart exec` would not work beside it.
             await in_thread((Directory(tart.home).path(instance.name) / SOCKET).unlink)
         failpoints.hit(_PRE_RUN)
-        machine = await Machine.start(
-            tart, instance.host, instance.name, options, unwanted(instance)
-        )
+        machine = await Machine.start(tart, instance.host, instance.name, options)
         live = self._live[instance.name] = _Live(machine, Furniture(shares))
         failpoints.hit(_POST_RUN)
         instance.host.progress("booting")
@@ -211,13 +209,13 @@ class TartRuntime(Runtime):
 
     async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
         """What Tart lists of machines that are kept for inspection."""
-        listed = await self._tart().listed()
+        listed = await self._tart(Spec()).listed()
         return saving.audits((str(one.get("Name")) for one in listed), install)
 
     async def delete_snapshot(self, name: str) -> None:
         """Delete a machine that is kept for inspection."""
         saving.require_audit(name)
-        await Ending(self._tart(), None, name).end()
+        await Ending(self._tart(Spec()), None, name).end()
 
     async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
         """Look where the guest's user, and programs that he starts, keep their files."""
@@ -230,13 +228,13 @@ class TartRuntime(Runtime):
             if live.reached is not None and live.machine.running:
                 await live.reached.transfer("sync", IO(None, drop, drop), "flush the disk")
             await live.end()
-        ending = Ending(self._tart(), instance.host, instance.name)
+        ending = Ending(self._tart(instance.spec), instance.host, instance.name)
         await ending.stop(time.monotonic() + PATIENCE)
         self._live.pop(instance.name, None)
 
     async def teardown(self, instance: Instance) -> None:
         """Stop and delete the machine, and what of an image is not finished."""
-        tart, live = self._tart(), self._live.get(instance.name)
+        tart, live = self._tart(instance.spec), self._live.get(instance.name)
         failpoints.hit(_PRE_STOP)
         if live is not None:
             await live.end()
@@ -246,7 +244,7 @@ class TartRuntime(Runtime):
 
     async def list_instances(self, install: str) -> frozenset[str]:
         """What Tart lists, what is in its directory, and what some process runs."""
-        tart, prefix = self._tart(), f"claw-{install}-"
+        tart, prefix = self._tart(Spec()), f"claw-{install}-"
         listed = {str(one.get("Name")) for one in await tart.listed()}
         there = await in_thread(Directory(tart.home).names)
         found = listed | there | await processes.names()
@@ -271,15 +269,16 @@ class TartRuntime(Runtime):
         return options
 
     def _cloner(self, instance: Instance) -> Cloner:
-        return Cloner(self._tart(), instance.host, unwanted(instance))
+        return Cloner(self._tart(instance.spec), instance.host)
 
     def _configured(self, instance: Instance, key: str) -> object:
-        return Directory(self._tart().home).config(instance.name).get(key, "darwin")
+        home = self._tart(instance.spec).home
+        return Directory(home).config(instance.name).get(key, "darwin")
 
-    def _tart(self) -> Tart:
+    def _tart(self, spec: Spec) -> Tart:
         if self._found is None:
             raise RuntimeFault(_MISSING, remedy=cli.INSTALL)
-        return self._found
+        return attrs.evolve(self._found, without=(cli.PASSWORD, *spec.secrets))
 
     def _living(self, instance: Instance) -> _Live:
         try:
