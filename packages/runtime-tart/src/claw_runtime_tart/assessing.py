@@ -193,10 +193,7 @@ async def _leases() -> str:
     )
 
 
-def find(settings: Settings) -> Tart | None:
-    """The command that settings mean; None where there is none."""
-    executable = Tart.find(settings.tart)
-    if executable is None:
-        return None
+def find(settings: Settings) -> Tart:
+    """The command that settings mean, and where it keeps its machines."""
     home = settings.home or Path(os.environ.get("TART_HOME") or Path.home() / ".tart")
-    return Tart(executable, home)
+    return Tart(Tart.find(settings.tart), home.absolute())

@@ -6,12 +6,11 @@ and text; texts are those of Tart 2.27 to 2.35.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -110,12 +109,18 @@ class Tart:
     without: tuple[str, ...] = (PASSWORD,)
 
     @staticmethod
-    def find(name: str | None) -> str | None:
-        """The absolute path of the command; None where it is not installed.
+    def find(name: str | None) -> str:
+        """The absolute path of the command, or the name that was not found.
 
         A service's PATH often lacks Homebrew's directory, which is therefore looked into as well.
         """
-        return shutil.which(name or "tart") or (None if name else shutil.which(HOMEBREW))
+        found = shutil.which(name or "tart") or (None if name else shutil.which(HOMEBREW))
+        return os.path.abspath(found) if found else name or "tart"  # noqa: PTH100 - not resolved
+
+    @property
+    def installed(self) -> bool:
+        """Whether the command is there."""
+        return shutil.which(self.executable) is not None
 
     def environment(self) -> dict[str, str]:
         """The environment of every call: nothing of ours is pruned behind our back."""
@@ -155,29 +160,6 @@ class Tart:
         if done.code:
             raise TartError(done, "say its version")
         return done.stdout.decode(errors="replace").strip()
-
-    async def listed(self) -> list[Mapping[str, Any]]:
-        """Every local virtual machine, as Tart lists it.
-
-        Raises:
-            RuntimeFault: there is no listing, also after some more attempts.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            done = await self.call("list", "--source", "local", "--format", "json")
-            error = TartError(done, "list virtual machines")
-            if not done.code:
-                try:
-                    found = json.loads(done.stdout)
-                    return [one for one in found if one.get("Source", "local") == "local"]
-                except (ValueError, AttributeError, TypeError):
-                    error = TartError(done, "give a listing that can be read")
-            if attempt == ATTEMPTS:
-                raise error
-        raise AssertionError
-
-
-ATTEMPTS: Final = 5
-"""How often a listing is asked for: it fails whenever a machine goes while it is made."""
 
 
 def supported(version: str) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +35,7 @@ from claw_runtime_tart import assessing, cli, guest, identity, processes, saving
 from claw_runtime_tart.assessing import image_of, restricted
 from claw_runtime_tart.cli import Tart
 from claw_runtime_tart.cloning import Cloner
-from claw_runtime_tart.ending import PATIENCE, Ending
+from claw_runtime_tart.ending import Ending
 from claw_runtime_tart.furnishing import Furniture
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.machine import Machine
@@ -102,15 +101,13 @@ class TartRuntime(Runtime):
         self._settings = Settings.parse(settings)
         self._live: dict[str, _Live] = {}
         self._found = assessing.find(self._settings)
-        if self._found is not None:
-            # A reaper, in whatever environment, must look where the machine was made.
-            own = {"tart": self._found.executable, "home": str(self._found.home)}
-            settings = {**settings, **own}
-        super().__init__(settings)
+        # A reaper, in whatever environment, must look where the machine was made.
+        own = {"tart": self._found.executable, "home": str(self._found.home)}
+        super().__init__({**settings, **own})
 
     async def describe(self) -> Description:
         """Say whether Tart is here, and what may stand in its way."""
-        if self._found is None:
+        if not self._found.installed:
             return Description(False, reason=_MISSING, remedy=cli.INSTALL)
         try:
             return await assessing.describe(self._found, self._settings)
@@ -119,7 +116,7 @@ class TartRuntime(Runtime):
 
     async def assess(self, spec: Spec) -> Assessment | Refusal:
         """Say what a machine gives for the spec."""
-        if self._found is None:
+        if not self._found.installed:
             return Refusal(_MISSING, cli.INSTALL)
         return await assessing.assess(self._tart(spec), self._settings, spec)
 
@@ -228,8 +225,7 @@ class TartRuntime(Runtime):
             if live.reached is not None and live.machine.running:
                 await live.reached.transfer("sync", IO(None, drop, drop), "flush the disk")
             await live.end()
-        ending = Ending(self._tart(instance.spec), instance.host, instance.name)
-        await ending.stop(time.monotonic() + PATIENCE)
+        await Ending(self._tart(instance.spec), instance.host, instance.name).stop()
         self._live.pop(instance.name, None)
 
     async def teardown(self, instance: Instance) -> None:
@@ -243,12 +239,13 @@ class TartRuntime(Runtime):
         self._live.pop(instance.name, None)
 
     async def list_instances(self, install: str) -> frozenset[str]:
-        """What Tart lists, what is in its directory, and what some process runs."""
-        tart, prefix = self._tart(Spec()), f"claw-{install}-"
-        listed = {str(one.get("Name")) for one in await tart.listed()}
-        there = await in_thread(Directory(tart.home).names)
-        found = listed | there | await processes.names()
-        return frozenset(name.removesuffix(UNFINISHED) for name in found if name.startswith(prefix))
+        """What is in Tart's directory, of which its own listing is a part, and what runs."""
+        prefix = f"claw-{install}-"
+        there, running = await asyncio.gather(
+            in_thread(Directory(self._found.home).names), processes.names()
+        )
+        names = (name for name in there | running if name.startswith(prefix))
+        return frozenset(name.removesuffix(UNFINISHED) for name in names)
 
     async def _seal(self, reached: Reached) -> Identity:
         """Make the guest one that can be told from others, and lets in us and nobody else."""
@@ -272,12 +269,9 @@ class TartRuntime(Runtime):
         return Cloner(self._tart(instance.spec), instance.host)
 
     def _configured(self, instance: Instance, key: str) -> object:
-        home = self._tart(instance.spec).home
-        return Directory(home).config(instance.name).get(key, "darwin")
+        return Directory(self._found.home).config(instance.name).get(key, "darwin")
 
     def _tart(self, spec: Spec) -> Tart:
-        if self._found is None:
-            raise RuntimeFault(_MISSING, remedy=cli.INSTALL)
         return attrs.evolve(self._found, without=(cli.PASSWORD, *spec.secrets))
 
     def _living(self, instance: Instance) -> _Live:

@@ -73,7 +73,7 @@ class Directory:
             return None
 
     def remove(self, name: str) -> None:
-        """Remove what is left of a machine that Tart does not know any more.
+        """Remove what is left of a machine that nobody runs, and Tart does not delete.
 
         Raises:
             OSError: it cannot be removed.
