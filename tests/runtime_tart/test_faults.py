@@ -242,6 +242,28 @@ def test_without_tart_or_its_image(
         run(once(world))
 
 
+def test_a_tart_that_talks_nonsense_is_told(world: Simulator, state: Path) -> None:
+    world.fault("clone", "fail", code=0, text="nonsense", times=1)
+    with pytest.raises(RuntimeFault, match=f"tart cannot clone {worlds.BASE}: nonsense"):
+        run(once(world))
+    (world.bin / "tart").write_text("#!/bin/sh\necho some nonsense\n")
+    with pytest.raises(ClawError, match="tart cannot say its version: some nonsense"):
+        run(once(world))
+    nothing_is_left(world, state)
+
+
+def test_a_poor_path_has_what_is_beside_tart(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service's PATH lacks Homebrew's directory, where also softnet is."""
+    world.softnet()
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("HOME")
+    settings = {"tart": str(world.bin / "tart"), "allow": ["192.0.2.0/24"]}
+    assert run(once(world, settings=settings)) == "hi\n"
+    nothing_is_left(world, state)
+
+
 def test_a_base_that_goes_after_it_was_seen(world: Simulator, state: Path) -> None:
     world.fault("clone", "fail", text='the specified VM "x" does not exist', code=2)
     with pytest.raises(RuntimeFault, match="does not exist"):

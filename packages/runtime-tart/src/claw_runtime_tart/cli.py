@@ -7,6 +7,7 @@ and text; texts are those of Tart 2.27 to 2.35.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,9 +61,11 @@ class GuestLost(RuntimeFault):
 
 def text_of(done: Completed) -> str:
     """What a call said about its failure, without the noise that also successful ones make."""
-    lines = (done.stderr or done.stdout).decode(errors="replace").splitlines()
-    kept = [line for line in lines if line and "Failed to perform garbage collection" not in line]
-    return " ".join(kept)[:1000].removeprefix("Error: ")
+    for stream in (done.stderr, done.stdout):
+        lines = [line for line in stream.decode(errors="replace").splitlines() if line]
+        if kept := [line for line in lines if "Failed to perform garbage collection" not in line]:
+            return " ".join(kept)[:1000].removeprefix("Error: ")
+    return ""
 
 
 _REMEDIES: Final[Mapping[str, str]] = {
@@ -125,7 +128,14 @@ class Tart:
     def environment(self) -> dict[str, str]:
         """The environment of every call: nothing of ours is pruned behind our back."""
         own = {name: value for name, value in os.environ.items() if name not in self.without}
-        return {**own, "TART_HOME": str(self.home), "TART_NO_AUTO_PRUNE": "1"}
+        # A service's PATH lacks Homebrew's directory, where Tart looks for softnet.
+        places = own.get("PATH"), os.path.dirname(self.executable)
+        path = ":".join(filter(None, places))
+        return {**own, "PATH": path, "TART_HOME": str(self.home), "TART_NO_AUTO_PRUNE": "1"}
+
+    def softnet(self) -> str | None:
+        """The command that closes a guest's network, where Tart will find it."""
+        return shutil.which("softnet", path=self.environment()["PATH"])
 
     async def call(
         self,
@@ -157,9 +167,10 @@ class Tart:
             RuntimeFault: it does not say so.
         """
         done = await self.call("--version", timeout=10.0)
-        if done.code:
+        found = re.search(rb"^(\d+\.\d\S*|SNAPSHOT)$", done.stdout, re.MULTILINE)
+        if found is None:
             raise TartError(done, "say its version")
-        return done.stdout.decode(errors="replace").strip()
+        return found[1].decode()
 
 
 def supported(version: str) -> bool:

@@ -62,7 +62,7 @@ class Cloner:
                     mutates=True,
                     timeout=CLONE_TIMEOUT,
                 )
-                if not done.code:
+                if not done.code and directory.config(name):
                     return
                 error = TartError(done, f"clone {source}")
                 if not error.transient or attempt == ATTEMPTS:
