@@ -205,9 +205,9 @@ class TartRuntime(Runtime):
         return await Saving(self._cloner(instance), instance.name).save(target, known)
 
     async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
-        """What Tart lists of machines that are kept for inspection."""
-        listed = await self._tart(Spec()).listed()
-        return saving.audits((str(one.get("Name")) for one in listed), install)
+        """What is in Tart's directory of machines that are kept for inspection."""
+        names = await in_thread(Directory(self._tart(Spec()).home).names)
+        return saving.audits(names, install)
 
     async def delete_snapshot(self, name: str) -> None:
         """Delete a machine that is kept for inspection."""
