@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io as bytes_io
+import math
 import os
 import shutil
+import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,7 +19,9 @@ from typing import Any
 import attrs
 
 from claw_core.errors import ClawError, RuntimeFault
+from claw_core.hookspecs import Runtime
 from claw_core.isolation import Isolation
+from claw_core.local.runtime import LocalRuntime
 from claw_core.model import (
     IO,
     Assessment,
@@ -28,8 +34,8 @@ from claw_core.model import (
     Snapshot,
     Spec,
 )
-from claw_core.tasks import in_thread
-from conformance.good import MARK, Good
+from claw_core.tasks import in_thread, persist
+from conformance.good import MARK, Good, end
 
 
 class Hanging(Good):
@@ -124,6 +130,35 @@ class WrongExitCode(Good):
 class Exiting(Good):
     async def start(self, instance: Instance) -> None:
         os._exit(3)
+
+
+class EndingItsGroup(Good):
+    """Ends the process group of a helper, which it never gave one of its own."""
+
+    async def teardown(self, instance: Instance) -> None:
+        helper = await asyncio.create_subprocess_exec("sleep", "60")
+        os.killpg(os.getpgid(helper.pid), signal.SIGKILL)
+
+
+class Lasting(Good):
+    async def teardown(self, instance: Instance) -> None:
+        raise RuntimeFault("the server is busy")
+
+
+class Unready(Good):
+    """Says that it has started before its server listens."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.listens = math.inf
+
+    async def start(self, instance: Instance) -> None:
+        self.listens = time.monotonic() + 0.5
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        if time.monotonic() < self.listens:
+            raise RuntimeFault("connection refused")
+        return await super().execute(instance, command, io)
 
 
 class Absent(Good):
@@ -361,12 +396,119 @@ class StartingAnew(Good):
         self.home(instance).mkdir()
 
 
+class ReadingInTurn(Good):
+    """Reads what its tool says of errors when it has read the rest."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        said = 0
+
+        async def full(data: bytes) -> None:
+            nonlocal said
+            said += len(data)
+            if said > 1 << 16:  # what a pipe holds
+                await asyncio.Event().wait()
+            await io.stderr(data)
+
+        return await super().execute(instance, command, attrs.evolve(io, stderr=full))
+
+
+class Mixing(Good):
+    """Has a limit for standard error."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        said = 0
+
+        async def either(data: bytes) -> None:
+            nonlocal said
+            said += len(data)
+            await (io.stderr if said < 1 << 16 else io.stdout)(data)
+
+        return await super().execute(instance, command, attrs.evolve(io, stderr=either))
+
+
+class BufferingInput(Good):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        if io.stdin is None:
+            return await super().execute(instance, command, io)
+        blocks = attrs.evolve(io, stdin=in_blocks(io.stdin))
+        return await super().execute(instance, command, blocks)
+
+
+class TellingErrorsLater(Good):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        kept = bytearray()
+
+        async def keep(data: bytes) -> None:
+            kept.extend(data)
+
+        ended = await super().execute(instance, command, attrs.evolve(io, stderr=keep))
+        await io.stderr(bytes(kept))
+        return ended
+
+
+class EndingItsNeighbours(Good):
+    """Takes all names of the installation for its own."""
+
+    async def teardown(self, instance: Instance) -> None:
+        await end(instance.name.rpartition("-")[0])
+        await super().teardown(instance)
+
+
+class CancellingAll(Good):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        try:
+            return await super().execute(instance, command, io)
+        except asyncio.CancelledError:
+            await persist(end(instance.name))
+            raise
+
+
+class RememberingOne(Good):
+    """Has one place for what it knows of an instance."""
+
+    async def prepare(self, instance: Instance) -> None:
+        self.instance = instance
+        await in_thread(self.place.mkdir, exist_ok=True)
+        await super().prepare(self.instance)
+
+
+class DeafToResizes(LocalRuntime):
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__({})
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        return await super().execute(instance, command, attrs.evolve(io, control=None))
+
+
+class UnpackingOutside(LocalRuntime):
+    """Knows where the instance's files are on the host, and writes them there."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__({"engine": "guard"})
+
+    async def upload(self, instance: Instance, archive: AsyncIterator[bytes], target: str) -> None:
+        data = b"".join([chunk async for chunk in archive])
+        os.makedirs(target, exist_ok=True)
+        with tarfile.open(fileobj=bytes_io.BytesIO(data)) as stream:
+            await in_thread(stream.extractall, target, filter="fully_trusted")
+
+
 async def nothing(data: bytes) -> None:
     """Drop it."""
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
     yield data
+
+
+async def in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    block = b""
+    async for chunk in chunks:
+        block += chunk
+        if len(block) > 1 << 12:
+            yield block
+            block = b""
+    yield block
 
 
 async def endless(chunks: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
@@ -376,5 +518,8 @@ async def endless(chunks: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
 
 
-BAD = {name: one for name, one in vars().items() if isinstance(one, type) and issubclass(one, Good)}
-del BAD["Good"]
+BAD = {
+    name: one
+    for name, one in vars().items()
+    if isinstance(one, type) and issubclass(one, Runtime) and one.__module__ == __name__
+}

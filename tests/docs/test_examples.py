@@ -121,7 +121,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_every_failpoint_is_described() -> None:
     """All modules are imported, so that every point is declared."""
-    for package in (claw_core, claw_runtime_apple, claw_runtime_docker, claw_runtime_tart):
+    for package in (claw_core, claw_runtime_docker, claw_runtime_tart, claw_runtime_apple):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("launcher", "__main__")):
                 importlib.import_module(module.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from claw_core import failpoints
+from claw_core import failpoints, warden  # noqa: F401 - it declares its failpoints
 from claw_core.ledger import Ledger
 from claw_core.local import listing
 from claw_runtime_apple import runtime as apple_runtime  # noqa: F401 - it declares failpoints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from claw_core import router
 from claw_core.errors import CapacityExhausted, ClawError, DeadlineExceeded, Refused, RuntimeFault
 from claw_core.session import Deadlines
-from claw_runtime_tart import cloning, connecting
+from claw_runtime_tart import cloning, connecting, processes
 from cli.support import claw, entries, eventually
 from runtime_tart import worlds
 from runtime_tart.support import output, run, session, shell
@@ -185,6 +186,22 @@ def test_a_guest_that_shuts_down_ends_the_command(world: Simulator, state: Path)
     nothing_is_left(world, state)
 
 
+def test_a_machine_whose_supervisor_is_killed_counts_as_ended(
+    world: Simulator, state: Path
+) -> None:
+    """It goes on, with its output open, and nobody would end it with us."""
+
+    async def work() -> None:
+        async with session(world) as s:
+            supervisor = min(await processes.of(s.name))
+            os.kill(supervisor, signal.SIGKILL)
+            await output(s, "sleep", "600")
+
+    with pytest.raises(RuntimeFault, match="has ended while the command ran"):
+        run(work())
+    nothing_is_left(world, state)
+
+
 @pytest.mark.parametrize("version", ["2.27.0", "2.28.0", "2.30.6", "2.35.0", "SNAPSHOT"])
 def test_versions(world: Simulator, state: Path, version: str) -> None:
     world.knobs(version=version)
@@ -237,6 +254,17 @@ def test_no_route_and_no_agent_is_told(
     nothing_is_left(world, state)
 
 
+@pytest.mark.parametrize("transport", ["agent", "proxy"])
+def test_a_guest_agent_that_never_answers_is_told(
+    world: Simulator, state: Path, transport: str
+) -> None:
+    world.fault("run", "no agent")
+    settings = {"transport": transport, "ssh_timeout": 1}
+    with pytest.raises(DeadlineExceeded, match="the guest agent did not answer within 1 s"):
+        run(once(world, settings=settings))
+    nothing_is_left(world, state)
+
+
 def test_what_is_not_ours_is_left_alone(world: Simulator, state: Path) -> None:
     world.tart("clone", worlds.BASE, "mine")
     world.tart("clone", worlds.BASE, "claw-0ddba11e-000000000000")
@@ -251,14 +279,14 @@ def test_what_is_not_ours_is_left_alone(world: Simulator, state: Path) -> None:
 
 
 def test_power_loss_is_cleaned_up_by_the_next(world: Simulator, state: Path) -> None:
-    plan = {"CLAW_FAILPOINT": "tart.ready=hang"}
+    power_off, plan = world.power_off, {"CLAW_FAILPOINT": "tart.ready=hang"}
     with subprocess.Popen(
         [sys.executable, "-m", "claw_core", "run", "-q", "-r", "tart", "--", "true"],
         env={**os.environ, **plan},
         stderr=subprocess.DEVNULL,
     ) as process:
         assert eventually(lambda: len(world.running()) == 1, 30)
-        world.power_off()
+        power_off()
         process.kill()
     assert len(world.vms()) == 2
     nothing_is_left(world, state)

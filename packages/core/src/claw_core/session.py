@@ -177,8 +177,9 @@ class Session:
 
         Raises:
             Unsupported: the runtime has no terminals; nothing was run.
-            DeadlineExceeded: one of the two deadlines passed; the command was stopped.
-            SpentInstance: the command could not be stopped; only leaving the session is possible.
+            DeadlineExceeded: one of the two deadlines passed. The command was stopped; where the
+                runtime cannot do that, the session takes no more commands.
+            SpentInstance: a command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
         """
         instance = self._usable()
@@ -212,9 +213,8 @@ class Session:
         )
         try:
             async with deadline.watch():
-                ended = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
-                )
+                command = Command(tuple(argv), dict(env or {}), workdir, terminal)
+                ended = await self._spending(self.relay.execute(instance, command, io))
                 if ended.reason:
                     ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
                 if recorded:
@@ -222,9 +222,6 @@ class Session:
                 return ended
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
-            raise
-        except SpentInstance:
-            self._spent = True
             raise
         except ClawError:
             if broken:
@@ -338,12 +335,28 @@ class Session:
             )
         return self._instance
 
+    async def _spending(self, work: Awaitable[T]) -> T:
+        """Await a hook that may leave the instance spent.
+
+        Where it was stopped, by a deadline or by whoever waits for it, that is what is raised.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            return await work
+        except SpentInstance as error:
+            self._spent = True
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
+            raise
+
     async def _timed(self, phase: str, work: Awaitable[T], limit: float) -> T:
         """Await one phase under its deadline, and remember how long it took."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(limit):
-                return await work
+                return await self._spending(work)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{phase} did not end within {limit:g} s",

@@ -15,17 +15,20 @@ from typing import Final
 from claw_core import tools
 from claw_core.errors import RuntimeFault
 
-_RUN: Final = re.compile(r"\s*(\d+) .*\brun (claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)")
+_NAME: Final = "(claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)"
+_RUN: Final = re.compile(rf"\s*(\d+) .*\brun {_NAME}")
+_WAIT: Final = re.compile(rf"\s*(\d+) .*\btart[^/ ]* (?:ip|exec) (?:-\w )*{_NAME}")
+"""A question to a machine whose asker has died waits on, for as long as it was told to."""
 _LIST: Final = ("ps", "-Aww", "-o", "pid=,args=")
 
 
 async def of(name: str) -> list[int]:
-    """Pids of everything that runs the machine of this name: `tart run`, and what watches it.
+    """Pids of everything that runs the machine of this name, watches it, or waits for it.
 
     Raises:
         RuntimeFault: the system does not say.
     """
-    return [pid for pid, found in await _running() if found == name]
+    return [pid for pid, found in await _found(_RUN, _WAIT) if found == name]
 
 
 async def names() -> frozenset[str]:
@@ -34,15 +37,16 @@ async def names() -> frozenset[str]:
     Raises:
         RuntimeFault: the system does not say.
     """
-    return frozenset(name for _, name in await _running())
+    return frozenset(name for _, name in await _found(_RUN))
 
 
-async def _running() -> list[tuple[int, str]]:
+async def _found(*patterns: re.Pattern[str]) -> list[tuple[int, str]]:
     done = await tools.run(_LIST, timeout=20.0)
-    if done.code:
+    if done.code or done.truncated:
         raise RuntimeFault("ps gives no list of processes", remedy="see what it says: ps -Aww")
     lines = done.stdout.decode(errors="replace").splitlines()
-    return [(int(found[1]), found[2]) for line in lines if (found := _RUN.match(line))]
+    found = (pattern.match(line) for line in lines for pattern in patterns)
+    return [(int(match[1]), match[2]) for match in found if match]
 
 
 def kill(pids: list[int]) -> None:

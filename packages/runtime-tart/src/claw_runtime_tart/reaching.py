@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from typing import Final
 import attrs
 
 from claw_core.errors import ConfigError, RuntimeFault
-from claw_core.model import IO, Instance
+from claw_core.model import Instance
 from claw_core.tasks import in_thread
 from claw_runtime_tart import identity
 from claw_runtime_tart.address import Address
@@ -21,7 +20,7 @@ from claw_runtime_tart.agent import Agent
 from claw_runtime_tart.assessing import image_of, restricted
 from claw_runtime_tart.cli import Tart
 from claw_runtime_tart.identity import Identity
-from claw_runtime_tart.reached import Transport, drop
+from claw_runtime_tart.reached import Transport
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.vms import Directory
 
@@ -103,11 +102,14 @@ class Reaching:
     async def _answers(self) -> bool:
         """Whether the guest agent runs commands."""
         try:
-            io = IO(None, drop, drop)
-            await self._through_agent().run(":", secrets.token_hex(16), io, None)
+            done = await self.tart.call(
+                *("exec", self.instance.name, "true"),
+                host=self.instance.host,
+                without=unwanted(self.instance),
+            )
         except RuntimeFault:
             return False
-        return True
+        return not done.code
 
     def _through_agent(self) -> Agent:
         without = unwanted(self.instance)

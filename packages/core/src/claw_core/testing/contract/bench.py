@@ -12,6 +12,7 @@ import attrs
 
 from claw_core.testing.contract import (
     endings,
+    files,
     keeping,
     kills,
     lifecycle,
@@ -26,7 +27,7 @@ from claw_core.testing.contract.verdict import ENDS, STAYS, Broken, Verdict
 
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
-    for module in (questions, lifecycle, streams, endings, limits, teardowns, kills, keeping)
+    for module in (questions, lifecycle, files, streams, endings, limits, teardowns, kills, keeping)
     for check in module.CHECKS
 }
 """Every check by its name, in the order in which a runtime grows."""

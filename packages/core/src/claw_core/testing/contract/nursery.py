@@ -219,6 +219,7 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
         pid = os.fork()
         if not pid:
+            os.setsid()  # who signals a whole process group means its own, and hits only itself
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)

@@ -41,8 +41,8 @@ class Traced(Runtime):
     def __init__(self, relay: Relay, say: Callable[[str], None], seconds: float) -> None:
         super().__init__(relay.settings)
         self.relay = relay
+        self.seconds = seconds
         self._say = say
-        self._seconds = seconds
 
     async def describe(self) -> Description:
         """See the contract, as for all that follow."""
@@ -99,7 +99,7 @@ class Traced(Runtime):
         """
         self._say(f"enter {hook}")
         loop = asyncio.get_running_loop()
-        task, limit = asyncio.ensure_future(work), loop.time() + self._seconds
+        task, limit = asyncio.ensure_future(work), loop.time() + self.seconds
         cancelled = False
         while not task.done() and loop.time() < limit:
             try:
@@ -114,7 +114,7 @@ class Traced(Runtime):
             if cancelled:
                 how = " after its cancellation"
             raise Broken(
-                f"{hook} did not end within {self._seconds:g} s{how}", hook=hook, promise=ENDS
+                f"{hook} did not end within {self.seconds:g} s{how}", hook=hook, promise=ENDS
             )
         self._say(f"leave {hook}")
         try:
