@@ -227,7 +227,7 @@ def test_a_container_that_cannot_be_removed_is_kept_in_sight(world: World, state
 @pytest.mark.parametrize(
     ("at", "action", "options"),
     [
-        ("begin", "hang", {}),
+        pytest.param("begin", "hang", {}, marks=SOAK),
         pytest.param("begin", "say", {"text": "warning: noise\n"}, marks=SOAK),
         pytest.param("in containers", "error", {"text": "odd"}, marks=SOAK),
         pytest.param("in containers", "sleep", {"seconds": 30}, marks=SOAK),
@@ -256,6 +256,7 @@ def test_without_a_listing_nothing_is_known(world: World) -> None:
     assert run(runtime.list_instances("00000000")) == frozenset()
 
 
+@SOAK
 def test_a_delete_while_the_service_is_down_still_ends_the_machine(
     world: World, state: Path
 ) -> None:
@@ -404,6 +405,7 @@ def test_a_command_that_was_refused_spends_nothing(world: World, state: Path) ->
     assert_nothing_is_left(world, state)
 
 
+@SOAK
 def test_an_exec_that_hangs_before_it_starts(
     world: World, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

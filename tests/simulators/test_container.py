@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from cli.support import eventually
+from simulators.container import mac
+from simulators.container.call import Call
 from simulators.container.world import IMAGE, World
 from simulators.container_support import QUIET, error, listed, running, said
 
@@ -520,3 +522,14 @@ def test_secrets_can_be_looked_for(world: World) -> None:
         "journal.jsonl",
     }
     assert world.holding("in-memory-only") == []
+
+
+def test_the_readme_names_every_knob_and_action() -> None:
+    readme = (Path(mac.__file__).parent / "README.md").read_text()
+    knobs, faults = readme.split("## Knobs")[1].split("## Faults")
+    rows = [line.split("|")[1] for line in knobs.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in row.split("`")[1::2]} == set(mac.KNOBS)
+    table = faults.split("| action |")[1].split("How the mishaps")[0]
+    named = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+    done = {name[1:] for name in vars(Call) if name.startswith("_") and name[1:2] != "_"}
+    assert named == done | {"skip", "truncate", "alter", "hide"}

@@ -9,8 +9,15 @@ import sys
 
 from simulators.container import syntax
 from simulators.container.call import Call
-from simulators.container.configuration import unsupported
-from simulators.container.errors import HINT, INTERRUPTED, INVALID, Exit, Failure, UsageError
+from simulators.container.errors import (
+    HINT,
+    INTERRUPTED,
+    INVALID,
+    Exit,
+    Failure,
+    UsageError,
+    unsupported,
+)
 from simulators.container.mac import Mac
 
 TYPE_CHECKING = False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 
 from simulators.container import mounts
-from simulators.container.errors import Exit, Failure
+from simulators.container.chance import shuffled
+from simulators.container.errors import Failure, unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,11 +90,9 @@ def init_process(
     variables = {
         one.partition("=")[0]: one for one in (*given.get("Env", ()), *environment(values))
     }
-    ordered = list(variables.values())
-    random.shuffle(ordered)  # as they come out of a dictionary there
     return {
         "arguments": argv[1:],
-        "environment": ordered,
+        "environment": shuffled(variables.values()),
         "executable": argv[0],
         "rlimits": [_limit(one) for one in values["ulimit"]],
         "supplementalGroups": [],
@@ -146,12 +144,6 @@ def memory(text: str) -> int:
         raise Failure("invalidArgument", f"invalid memory value: {text}")
     size = int(float(match[1]) * 1024 ** _UNITS[match[2]])
     return size // MIB * MIB if match[2] else size
-
-
-def unsupported(what: str) -> Exit:
-    """What is left out of this simulator ends a command with 70."""
-    os.write(2, f"not simulated: {what}\n".encode())
-    return Exit(70)
 
 
 def _known(variable: str) -> bool:

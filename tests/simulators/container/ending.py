@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 from simulators.container import xpc
+from simulators.container.chance import shuffled
 from simulators.container.errors import Failure
 from simulators.container.signals import number_of
 
@@ -49,9 +48,7 @@ def _names(call: Call, verb: str, values: dict[str, Any], words: list[str]) -> l
         call.mac.violated(f"{verb} --all")
         running = [one for one in xpc.ask(call, "containers") if one["state"] == "running"]
         words = [one["configuration"]["id"] for one in running]
-    names = list(dict.fromkeys(words))
-    random.shuffle(names)
-    return names
+    return shuffled(set(words))
 
 
 def _do(call: Call, verb: str, requests: list[tuple[str, tuple[Any, ...]]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -75,3 +77,9 @@ class Failure(Exception):
 def no_container(name: str) -> Failure:
     """Nobody knows the container, says the server."""
     return Failure("notFound", f"container with ID {name} not found")
+
+
+def unsupported(what: str) -> Exit:
+    """What is left out of this simulator ends a command with 70."""
+    os.write(2, f"not simulated: {what}\n".encode())
+    return Exit(70)

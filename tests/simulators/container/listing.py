@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import time
+
+from simulators.container.chance import shuffled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ _HEADER = "ID IMAGE OS ARCH STATE IP CPUS MEMORY STARTED"
 
 def shown(containers: list[dict[str, Any]], version: tuple[int, ...]) -> list[dict[str, Any]]:
     """The objects of `ls` and `inspect`, in the random order of a dictionary."""
-    objects = [_object(one, version) for one in containers]
-    random.shuffle(objects)
-    return objects
+    return shuffled(_object(one, version) for one in containers)
 
 
 def compact(value: Any) -> str:

@@ -109,8 +109,10 @@ class AppleRuntime(Runtime):
         if await images.find(self._cli(), image) is not None:
             return
         if not self._settings.pull or image == images.AGENT:
+            made = "claw image prepare apple" if image == images.AGENT else None
             raise RuntimeFault(
-                f"the image {image} is not there any more", remedy=f"container image pull {image}"
+                f"the image {image} is not there any more",
+                remedy=made or f"container image pull {image}",
             )
         await images.pull(self._cli(), instance.host, image)
 
@@ -182,10 +184,12 @@ class AppleRuntime(Runtime):
         failpoints.hit(_PRE_DELETE)
         if live is not None and live.held is not None and live.place is None:
             live.held.release()  # it may not run yet; so it ends as soon as it does
-        await removal.remove(self._cli().of(instance.host), instance.name)
-        failpoints.hit(_REMOVED)
-        if live is not None and live.held is not None:
-            await live.held.end()
+        try:
+            await removal.remove(self._cli().of(instance.host), instance.name)
+            failpoints.hit(_REMOVED)
+        finally:
+            if live is not None and live.held is not None:
+                await live.held.end()  # what could not be removed ends at least
         self._live.pop(instance.name, None)
 
     async def list_instances(self, install: str) -> frozenset[str]:
