@@ -85,14 +85,34 @@ class TearingDownOnce(Good):
 class CreatingLate(Good):
     """Asks a server, so to speak, which carries on when nobody waits any more."""
 
+    seconds = "1.5"
+
     async def prepare(self, instance: Instance) -> None:
-        program = 'sleep 1.5; mkdir -p "$1"; mv "$1" "$2"'
+        program = 'sleep "$3"; mkdir -p "$1"; mv "$1" "$2"'
+        new, home = f"{self.place}.{instance.name}", str(self.home(instance))
         process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", program, "sh", f"{self.place}.new", str(self.home(instance))),
+            *("sh", "-c", program, "sh", new, home, self.seconds),
             start_new_session=True,
         )
         self.place.mkdir(exist_ok=True)
         await process.wait()
+
+
+class CreatingInTime(CreatingLate):
+    """Breaks nothing: it says how late a creation may come to light."""
+
+    seconds = "0.3"
+
+    async def assess(self, spec: Spec) -> Assessment | Refusal:
+        answer = await super().assess(spec)
+        return answer if isinstance(answer, Refusal) else attrs.evolve(answer, settle=0.8)
+
+
+class CreatingInSpite(Good):
+    async def prepare(self, instance: Instance) -> None:
+        await super().prepare(instance)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
 
 
 class SwallowingCancellation(Good):
