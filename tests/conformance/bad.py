@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -314,6 +315,14 @@ class PythonsExitCodes(Good):
         return attrs.evolve(ended, code=256 - ended.signal) if ended.signal else ended
 
 
+class GuessingSignals(Good):
+    """Cannot tell `exit 137` from the end by SIGKILL, and does not say so."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        ended = await super().execute(instance, command, io)
+        return attrs.evolve(ended, signal=ended.code - 128 if ended.code > 128 else None)
+
+
 class EndingOnce(Good):
     """Cancelled a second time it forgets what it was about to do."""
 
@@ -346,6 +355,16 @@ class TellingSecrets(Good):
         finally:
             process.kill()
             await process.wait()
+
+
+class FilingSecrets(Good):
+    """Gives its tool a file with the environment, which it forgets."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        descriptor, _ = tempfile.mkstemp(prefix="environment-")
+        with open(descriptor, "w") as file:
+            file.writelines(instance.host.secret(name) for name in instance.spec.secrets)
+        return await super().execute(instance, command, io)
 
 
 class TearingDownAlone(Good):
