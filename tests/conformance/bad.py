@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -401,6 +401,65 @@ class LookingElsewhere(Good):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
         self.place = Path(os.environ.get("CLAW_TEST_PLACE") or Path.home()) / "instances"
+
+
+class Wandering(Good):
+    """Writes down a place that depends on where one is."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.place = self.place.absolute()
+        self.settings = {"place": self.place.name}
+
+
+class Printing(Good):
+    async def start(self, instance: Instance) -> None:
+        print("starting", instance.name, flush=True)
+
+
+class Moving(Good):
+    async def prepare(self, instance: Instance) -> None:
+        await super().prepare(instance)
+        os.chdir(self.home(instance))
+
+
+class LeavingFilesOpen(Good):
+    async def start(self, instance: Instance) -> None:
+        os.open(self.place, os.O_RDONLY)
+
+
+class LeavingChildren(Good):
+    async def start(self, instance: Instance) -> None:
+        os.posix_spawn("/bin/sh", ["sh", "-c", ""], {})
+
+
+class LeavingTasks(Good):
+    tasks: ClassVar[list[asyncio.Task[Any]]] = []
+
+    async def start(self, instance: Instance) -> None:
+        self.tasks.append(asyncio.create_task(asyncio.Event().wait()))
+
+
+class ListingItsOwn(Good):
+    """Knows only what its own process has made."""
+
+    known: ClassVar[set[str]] = set()
+
+    async def prepare(self, instance: Instance) -> None:
+        self.known.add(instance.name)
+        await super().prepare(instance)
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        return await super().list_instances(install) & self.known
+
+
+class ListingNothing(Good):
+    """Takes a tool that is not found for one that has nothing to tell."""
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        if shutil.which("ps") is None:
+            return frozenset()
+        return await super().list_instances(install)
 
 
 class DyingInWords(Good):
