@@ -11,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -85,14 +86,34 @@ class TearingDownOnce(Good):
 class CreatingLate(Good):
     """Asks a server, so to speak, which carries on when nobody waits any more."""
 
+    seconds = "1.5"
+
     async def prepare(self, instance: Instance) -> None:
-        program = 'sleep 1.5; mkdir -p "$1"; mv "$1" "$2"'
+        program = 'sleep "$3"; mkdir -p "$1"; mv "$1" "$2"'
+        new, home = f"{self.place}.{instance.name}", str(self.home(instance))
         process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", program, "sh", f"{self.place}.new", str(self.home(instance))),
+            *("sh", "-c", program, "sh", new, home, self.seconds),
             start_new_session=True,
         )
         self.place.mkdir(exist_ok=True)
         await process.wait()
+
+
+class CreatingInTime(CreatingLate):
+    """Breaks nothing: it says how late a creation may come to light."""
+
+    seconds = "0.3"
+
+    async def assess(self, spec: Spec) -> Assessment | Refusal:
+        answer = await super().assess(spec)
+        return answer if isinstance(answer, Refusal) else attrs.evolve(answer, settle=0.8)
+
+
+class CreatingInSpite(Good):
+    async def prepare(self, instance: Instance) -> None:
+        await super().prepare(instance)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
 
 
 class SwallowingCancellation(Good):
@@ -294,6 +315,14 @@ class PythonsExitCodes(Good):
         return attrs.evolve(ended, code=256 - ended.signal) if ended.signal else ended
 
 
+class GuessingSignals(Good):
+    """Cannot tell `exit 137` from the end by SIGKILL, and does not say so."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        ended = await super().execute(instance, command, io)
+        return attrs.evolve(ended, signal=ended.code - 128 if ended.code > 128 else None)
+
+
 class EndingOnce(Good):
     """Cancelled a second time it forgets what it was about to do."""
 
@@ -326,6 +355,16 @@ class TellingSecrets(Good):
         finally:
             process.kill()
             await process.wait()
+
+
+class FilingSecrets(Good):
+    """Gives its tool a file with the environment, which it forgets."""
+
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        descriptor, _ = tempfile.mkstemp(prefix="environment-")
+        with open(descriptor, "w") as file:
+            file.writelines(instance.host.secret(name) for name in instance.spec.secrets)
+        return await super().execute(instance, command, io)
 
 
 class TearingDownAlone(Good):
@@ -362,6 +401,65 @@ class LookingElsewhere(Good):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
         self.place = Path(os.environ.get("CLAW_TEST_PLACE") or Path.home()) / "instances"
+
+
+class Wandering(Good):
+    """Writes down a place that depends on where one is."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.place = self.place.absolute()
+        self.settings = {"place": self.place.name}
+
+
+class Printing(Good):
+    async def start(self, instance: Instance) -> None:
+        print("starting", instance.name, flush=True)
+
+
+class Moving(Good):
+    async def prepare(self, instance: Instance) -> None:
+        await super().prepare(instance)
+        os.chdir(self.home(instance))
+
+
+class LeavingFilesOpen(Good):
+    async def start(self, instance: Instance) -> None:
+        os.open(self.place, os.O_RDONLY)
+
+
+class LeavingChildren(Good):
+    async def start(self, instance: Instance) -> None:
+        os.posix_spawn("/bin/sh", ["sh", "-c", ""], {})
+
+
+class LeavingTasks(Good):
+    tasks: ClassVar[list[asyncio.Task[Any]]] = []
+
+    async def start(self, instance: Instance) -> None:
+        self.tasks.append(asyncio.create_task(asyncio.Event().wait()))
+
+
+class ListingItsOwn(Good):
+    """Knows only what its own process has made."""
+
+    known: ClassVar[set[str]] = set()
+
+    async def prepare(self, instance: Instance) -> None:
+        self.known.add(instance.name)
+        await super().prepare(instance)
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        return await super().list_instances(install) & self.known
+
+
+class ListingNothing(Good):
+    """Takes a tool that is not found for one that has nothing to tell."""
+
+    async def list_instances(self, install: str) -> frozenset[str]:
+        if shutil.which("ps") is None:
+            return frozenset()
+        return await super().list_instances(install)
 
 
 class DyingInWords(Good):

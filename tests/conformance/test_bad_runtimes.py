@@ -30,6 +30,7 @@ FOUND = [
     ("TearingDownOnce", "a_reaper_may_be_killed_too", "teardown", None),
     ("CreatingLate", "a_cancelled_creation_can_be_torn_down", "prepare", None),
     ("CreatingLate", "an_owner_may_be_killed_at_any_time", "prepare", None),
+    ("CreatingInSpite", "a_cancelled_creation_can_be_torn_down", "prepare", None),
     ("SwallowingCancellation", "a_cancelled_command_is_gone", "execute", None),
     ("SwallowingCancellation", "a_deadline_ends_a_run", "execute", None),
     ("RaisingWhatever", "a_command_that_cannot_start_says_why", "execute", verdict.FAULTS),
@@ -62,6 +63,7 @@ FOUND = [
     ("Hoarding", "a_slow_reader_slows_the_command", "execute", None),
     ("DeafToSignals", "a_signal_reaches_the_command", "execute", None),
     ("PythonsExitCodes", "a_signal_is_told_as_a_shell_does", "execute", None),
+    ("GuessingSignals", "exit_codes_are_the_commands_own", "execute", None),
     ("EndingOnce", "cancelling_twice_changes_nothing", "execute", None),
     ("ReadingInTurn", "the_two_streams_are_apart", "execute", verdict.ENDS),
     ("Mixing", "the_two_streams_are_apart", "execute", None),
@@ -75,9 +77,18 @@ FOUND = [
     ("IgnoringReadOnly", "a_mount_is_what_it_was_asked_for", "start", None),
     ("IgnoringNetwork", "without_a_network_nothing_is_reached", "assess", None),
     ("TellingSecrets", "a_secret_is_delivered_and_nowhere_else", "execute", None),
+    ("FilingSecrets", "a_secret_is_delivered_and_nowhere_else", "execute", None),
     ("TearingDownAlone", "teardowns_may_meet", "teardown", None),
     ("TearingDownOnPaper", "a_cancelled_teardown_can_be_followed_by_another", "teardown", None),
     ("LookingElsewhere", "a_stranger_can_tear_it_down", "teardown", None),
+    ("Wandering", "a_stranger_can_tear_it_down", "teardown", None),
+    ("Printing", "its_host_is_left_as_it_was", "start", None),
+    ("Moving", "its_host_is_left_as_it_was", "prepare", None),
+    ("LeavingFilesOpen", "its_host_is_left_as_it_was", "runtime", None),
+    ("LeavingChildren", "its_host_is_left_as_it_was", "runtime", None),
+    ("LeavingTasks", "its_host_is_left_as_it_was", "runtime", None),
+    ("ListingItsOwn", "every_process_lists_the_same", "list_instances", None),
+    ("ListingNothing", "every_process_lists_the_same", "list_instances", None),
     ("DyingInWords", "what_dies_with_its_owner_does", "assess", None),
     ("HidingSnapshots", "a_snapshot_is_listed_until_it_is_deleted", "list_snapshots", None),
     ("KeepingSnapshots", "a_snapshot_is_listed_until_it_is_deleted", "delete_snapshot", None),
@@ -125,9 +136,15 @@ def test_the_broken_promise_is_named(
     assert found.seen
 
 
+def test_a_creation_may_be_late_by_as_much_as_is_said(nursery: Nursery, tmp_path: Path) -> None:
+    settings = {"place": str(tmp_path / "instances")}
+    case = Case("CreatingInTime", tmp_path, settings, place=None)
+    assert Bench(case, 2, nursery).examine("a_cancelled_creation_can_be_torn_down") is None
+
+
 def test_every_check_has_been_seen_to_fail() -> None:
     assert {check for _, check, _, _ in FOUND} == set(CHECKS)
-    assert {runtime for runtime, _, _, _ in FOUND} == set(BAD)
+    assert {runtime for runtime, _, _, _ in FOUND} == set(BAD) - {"CreatingInTime"}
 
 
 SUITE = """

@@ -43,6 +43,8 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
         send({"at": moment})
         if moment == job["stop"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if moment == job["pause"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def bark(place: str) -> None:
         blocked = Broken(f"it stands still at {place}", hook=inside[-1], promise=ROOM)
@@ -51,6 +53,8 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
 
     try:
         sys.path[:] = job["path"]
+        if job["elsewhere"]:
+            os.chdir("/")
         os.environ.clear()
         os.environ.update(job["environ"])
         module, _, name = job["work"].partition(":")

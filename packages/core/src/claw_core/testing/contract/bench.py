@@ -17,6 +17,7 @@ from claw_core.testing.contract import (
     kills,
     lifecycle,
     limits,
+    processes,
     questions,
     streams,
 )
@@ -27,7 +28,18 @@ from claw_core.testing.contract.verdict import ENDS, STAYS, Broken, Verdict
 
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
-    for module in (questions, lifecycle, files, streams, endings, limits, teardowns, kills, keeping)
+    for module in (
+        questions,
+        lifecycle,
+        files,
+        streams,
+        endings,
+        limits,
+        teardowns,
+        kills,
+        processes,
+        keeping,
+    )
     for check in module.CHECKS
 }
 """Every check by its name, in the order in which a runtime grows."""
@@ -73,11 +85,18 @@ class Bench:
             return Verdict.of(check, error)
         return None
 
-    def start(self, work: Callable[..., Any], *, stop: str | None = None, **options: Any) -> Child:
-        """Start a process with something to do; `options` as for `Job`, or arguments of it."""
-        elsewhere = options.pop("elsewhere", False)
+    def start(
+        self,
+        work: Callable[..., Any],
+        *,
+        stop: str | None = None,
+        pause: str | None = None,
+        elsewhere: bool = False,
+        **arguments: Any,
+    ) -> Child:
+        """Start a process with something to do; all but `arguments` are as for `Job`."""
         place = f"{work.__module__}:{work.__name__}"
-        return self._nursery.start(Job(place, self.case, stop, elsewhere, options))
+        return self._nursery.start(Job(place, self.case, stop, pause, elsewhere, arguments))
 
     def ask(self, work: Callable[..., Any], **options: Any) -> Child:
         """Let a process do something to its end.

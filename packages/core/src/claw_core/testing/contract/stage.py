@@ -20,6 +20,7 @@ from claw_core.ledger import Ledger
 from claw_core.model import IO, Assessment, Command, Control, Exit, Instance, Refusal, Resize, Spec
 from claw_core.registry import Registry
 from claw_core.tasks import in_thread
+from claw_core.teardown import destroy
 from claw_core.testing.contract.case import Case
 from claw_core.testing.contract.heart import Heart
 from claw_core.testing.contract.traced import Traced
@@ -107,6 +108,27 @@ class Live:
         if await self.listed():
             raise TeardownFailed("it is still listed after its teardown", phase="teardown")
         await in_thread(self.lease.release)
+
+    async def end_late(self) -> None:
+        """The same for a creation that was cut short, as core does it: its settle time counts.
+
+        Raises:
+            TeardownFailed: it is still there, or comes again and again.
+        """
+        settle = self.lease.intent.settle
+        if not settle:
+            await self.end()
+            return
+        outcome = await destroy(
+            self.runtime,
+            self.instance,
+            self.lease,
+            deadline=settle + self.runtime.seconds,
+            settle=settle,
+            patient=True,
+        )
+        if outcome.result != "gone":
+            raise TeardownFailed(outcome.error or outcome.result, phase="teardown")
 
 
 @attrs.define(eq=False)

@@ -100,13 +100,13 @@ class Traced(Runtime):
         self._say(f"enter {hook}")
         loop = asyncio.get_running_loop()
         task, limit = asyncio.ensure_future(work), loop.time() + self.seconds
-        cancelled = False
+        cancelled: asyncio.CancelledError | None = None
+        passed = True
         while not task.done() and loop.time() < limit:
             try:
                 await asyncio.wait({task}, timeout=limit - loop.time())
-            except asyncio.CancelledError:
-                cancelled = True
-                task.cancel()
+            except asyncio.CancelledError as error:
+                cancelled, passed = error, task.cancel()
         if not task.done():
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=GRACE)
@@ -117,6 +117,8 @@ class Traced(Runtime):
                 f"{hook} did not end within {self.seconds:g} s{how}", hook=hook, promise=ENDS
             )
         self._say(f"leave {hook}")
+        if cancelled is not None and not passed:
+            raise cancelled  # it had ended already, and never heard of it
         try:
             return task.result()
         except ClawError as error:
