@@ -292,6 +292,17 @@ def test_no_route_and_no_agent_is_told(
     nothing_is_left(world, state)
 
 
+def test_an_address_that_only_tart_knows_does_not_wait_for_an_agent(
+    world: Simulator, state: Path
+) -> None:
+    world.base("linux-base", "linux")
+    world.fault("run", "no agent")
+    settings = {"leases": "/no/leases", "ssh_timeout": 12}
+    assert run(once(world, image="linux-base", settings=settings)) == "hi\n"
+    world.tart("delete", "linux-base")
+    nothing_is_left(world, state)
+
+
 @pytest.mark.parametrize("transport", ["agent", "proxy"])
 def test_a_guest_agent_that_never_answers_is_told(
     world: Simulator, state: Path, transport: str

@@ -43,6 +43,11 @@ class Reaching:
     tart: Tart
     instance: Instance
     missing: str = "the guest got no address"
+    _address: Address = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        host, leases = self.instance.host, self.settings.leases
+        self._address = Address(self.tart, host, self.instance.name, leases)
 
     async def reach(self) -> Transport:
         """Return when the guest takes commands; the caller sets the deadline, and cancels.
@@ -65,7 +70,7 @@ class Reaching:
         if self.settings.transport == "ssh" and not restricted(self.instance.spec, self.settings):
             port = self.settings.ssh_port
             try:
-                found = await connecting.connect(self._address, port, credentials)
+                found = await connecting.connect(self._find, port, credentials)
             except connecting.NoRoute as error:
                 self.instance.host.progress(f"{error.message}; trying the guest agent")
                 if not await self._answers():
@@ -76,18 +81,8 @@ class Reaching:
         found = await connecting.tunnel(self._proxy(), credentials)
         return found
 
-    async def _address(self) -> str:
-        config = await in_thread(Directory(self.tart.home).config, self.instance.name)
-        linux = config.get("os") == "linux"
-        found = await Address(
-            self.tart,
-            self.instance.host,
-            self.instance.name,
-            str(config.get("macAddress", "")),
-            self.settings.leases,
-            # Linux guests often tell the DHCP server something else than their card's address.
-            ("agent", "dhcp") if linux else ("dhcp", "agent"),
-        ).find()
+    async def _find(self) -> str:
+        found = await self._address.find()
         self.missing = f"no SSH server answered at {found}"
         return found
 
