@@ -55,6 +55,30 @@ def tar(*members: bytes) -> bytes:
 TOP = member("top", tarfile.DIRTYPE)
 
 
+def test_a_tree_is_taken_as_it_is(tmp_path: Path) -> None:
+    data = tar(
+        TOP,
+        member("top/out", tarfile.SYMTYPE, "/etc/passwd"),
+        member("top/up", tarfile.SYMTYPE, "../.."),
+        member("top/fifo", tarfile.FIFOTYPE),
+        member("top/device", tarfile.CHRTYPE),
+        member("top/out", tarfile.SYMTYPE, "/etc"),
+        member("top/file", content=b"here"),
+    )
+    unpacked(data, tmp_path / "final", as_is=True)
+    assert sorted(os.listdir(tmp_path / "final")) == ["file", "out", "up"]
+    assert os.readlink(tmp_path / "final" / "out") == "/etc"
+    for bad in (
+        tar(member("top", tarfile.SYMTYPE, "/etc")),
+        tar(TOP, member("top/out", tarfile.SYMTYPE, "/etc"), member("top/out/x")),
+        tar(TOP, member("top/../x")),
+        tar(member("top", tarfile.FIFOTYPE)),
+    ):
+        with pytest.raises(ArchiveError):
+            unpacked(bad, tmp_path / "bad", as_is=True)
+        assert os.listdir(tmp_path) == ["final"]
+
+
 def test_a_tree_survives_the_round_trip(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "empty").mkdir(parents=True)

@@ -43,7 +43,7 @@ _KINDS: Final[Mapping[bytes, str]] = {
 
 @asynccontextmanager
 async def unpacking(
-    final: Path, name: str, *, limit: int = LIMIT, members: int = MEMBERS
+    final: Path, name: str, *, limit: int = LIMIT, members: int = MEMBERS, as_is: bool = False
 ) -> AsyncIterator[Sink]:
     """Give a sink for a tar stream whose only top-level member `name` becomes `final`.
 
@@ -55,12 +55,14 @@ async def unpacking(
         name: the top-level member that is expected.
         limit: bytes of content that are accepted.
         members: members that are accepted.
+        as_is: the instance may do with this tree what it likes, and does: links are kept wherever
+            they lead, and sockets, fifos and devices left out, instead of being refused.
 
     Raises:
         ArchiveError: the archive is damaged, unsafe, too large or not the expected one; or it
             cannot be written.
     """
-    unpacker = Unpacker(final, name, limit, members)
+    unpacker = Unpacker(final, name, limit, members, as_is=as_is)
     try:
         await in_thread(unpacker.begin)
         pending = bytearray()
@@ -99,8 +101,17 @@ class Unpacker:
     cannot lead out while it is unpacked; where the links lead is checked before anything is moved.
     """
 
-    def __init__(self, final: Path, name: str, limit: int = LIMIT, members: int = MEMBERS) -> None:
+    def __init__(
+        self,
+        final: Path,
+        name: str,
+        limit: int = LIMIT,
+        members: int = MEMBERS,
+        *,
+        as_is: bool = False,
+    ) -> None:
         self._final = final.absolute()
+        self._as_is = as_is
         self._name = name
         self._left = limit
         self._members = members
@@ -254,6 +265,9 @@ class Unpacker:
         target = meta.target if meta.target is not None else _text(block[157:257])
         kind = _KINDS.get(code)
         self._member = name
+        if kind is None and self._as_is and code in b"346":
+            yield from self._take(size + -size % BLOCK)
+            return
         if kind is None:
             self._refuse("it is no file, directory or link")
         if kind == "file" and name.endswith("/"):
@@ -280,7 +294,7 @@ class Unpacker:
                     os.mkdir(path[-1], mode | 0o700, dir_fd=folder)
                 self._times[path] = mtime
             elif kind == "symlink":
-                if target.startswith("/") or not target or "\0" in target:
+                if not target or "\0" in target or (target[0] == "/" and not self._as_is):
                     self._refuse(f"it is a link to {shown(target)}, which is not inside it")
                 os.symlink(target, path[-1], dir_fd=folder)
                 self._links[path] = target
@@ -359,7 +373,7 @@ class Unpacker:
         if top not in self._kinds:
             self._refuse("the archive is empty")
         for path, target in self._links.items():
-            if not self._contained(path, target):
+            if (path == top or not self._as_is) and not self._contained(path, target):
                 self._member = "/".join(path)
                 self._refuse(f"it is a link to {shown(target)}, which is not inside it")
         for path, mtime in self._times.items():
