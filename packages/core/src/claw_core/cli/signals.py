@@ -92,15 +92,28 @@ async def _watched(work: Coroutine[Any, Any, int], waiting: str) -> int:
 
 @contextlib.contextmanager
 def _ladder(task: asyncio.Task[int], waiting: str) -> Iterator[Ladder]:
-    """Watch the signals for the length of the block; only the command line ever does this."""
+    """Watch the signals for the length of the block; only the command line ever does this.
+
+    Once one has come, claw is about to end by it: those that come after the block are ignored,
+    from its last moment on, so that none of them changes the exit code. The handlers of the loop
+    could not do this without a gap.
+    """
     loop = asyncio.get_running_loop()
     steps = Ladder(task, waiting)
-    for number in WATCHED:
-        # A signal that the caller ignores (nohup) stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, steps.take, number)
+
+    def arrived(number: int, _: object) -> None:
+        loop.call_soon_threadsafe(steps.take, number)
+
+    # A signal that the caller ignores (nohup) stays ignored.
+    before = {
+        number: handler
+        for number in WATCHED
+        if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, arrived)
     try:
         yield steps
     finally:
-        for number in WATCHED:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if steps.received else handler)
