@@ -30,19 +30,25 @@ hypothesis.settings.load_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--claw-seed=N` runs one schedule of the simulation again; `--live-tart` uses a real Tart."""
+    """`--claw-seed=N` runs one schedule of the simulation again; `--live-*` use the real tools."""
     parser.addoption("--claw-seed", type=int, help="number of the schedule to replay")
     parser.addoption(
         "--live-tart",
         action="store_true",
         help="use the Tart of this Mac, with a tart_nanoclaw_base, in place of the simulated one",
     )
+    parser.addoption(
+        "--live-apple",
+        action="store_true",
+        help="use the container of this Mac, with an image claw-test:1, not a simulated one",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the workers of a test run and the processes that they start."""
-    if config.getoption("--live-tart"):
-        os.environ["CLAW_LIVE_TART"] = "1"
+    for tool in ("tart", "apple"):
+        if config.getoption(f"--live-{tool}"):
+            os.environ[f"CLAW_LIVE_{tool.upper()}"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

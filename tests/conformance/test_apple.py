@@ -1,4 +1,4 @@
-"""The apple runtime keeps the contract, in a simulated Mac."""
+"""The apple runtime keeps the contract, on a simulated Mac."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from claw_core.testing import RuntimeContract
 from claw_core.testing.contract.bench import Bench
 from claw_core.testing.contract.case import Case
+from runtime_apple import worlds
 from simulators.container.world import IMAGE, World
 
 
@@ -20,13 +21,13 @@ class TestApple(RuntimeContract):
     runtime = "apple"
     preload = ("claw_runtime_apple.runtime",)
     disk = "/root"
-    version: ClassVar[str] = "1.2.2"
+    knobs: ClassVar[Mapping[str, str]] = {}
 
     @pytest.fixture(scope="class")
     @classmethod
     def world(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         """A Mac that all checks share."""
-        with World(tmp_path_factory.mktemp("mac"), version=cls.version) as world:
+        with worlds.opened(tmp_path_factory.mktemp("mac"), **cls.knobs) as world:
             yield world
 
     @pytest.fixture
@@ -49,21 +50,21 @@ class TestApple(RuntimeContract):
 class TestAppleBefore1(TestApple):
     """The version with the old listing, to whose calls signals are passed on."""
 
-    version = "0.12.3"
+    knobs: ClassVar[Mapping[str, str]] = {"version": "0.12.3"}
 
 
 @pytest.mark.soak
 class TestAppleFirst(TestApple):
     """The first version whose signals do not arrive."""
 
-    version = "1.0.0"
+    knobs: ClassVar[Mapping[str, str]] = {"version": "1.0.0"}
 
 
 @pytest.mark.soak
 class TestAppleLater(TestApple):
     """The version with another answer about its service."""
 
-    version = "1.4.1"
+    knobs: ClassVar[Mapping[str, str]] = {"version": "1.4.1"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ class TestAppleLater(TestApple):
 def test_what_versions_differ_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, check: str
 ) -> None:
-    with World(tmp_path / "mac", version=version) as world:
+    with worlds.opened(tmp_path / "mac", version=version) as world:
         monkeypatch.setenv("PATH", world.environment["PATH"])
         (tmp_path / "case").mkdir()
         with Bench.open(Case("apple", tmp_path / "case", {}, IMAGE)) as bench:

@@ -1,4 +1,4 @@
-"""The simulated Macs that the tests of this directory share."""
+"""The Macs that the tests of this directory share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from runtime_apple import worlds
 from simulators.container.world import World
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A Mac whose `container` is the one on the PATH."""
-    with World(tmp_path / "mac") as world:
+    with worlds.opened(tmp_path / "mac") as world:
         monkeypatch.setenv("PATH", world.environment["PATH"])
         yield world
