@@ -27,6 +27,7 @@ from claw_core.tasks import in_thread, persist
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
+    from claw_core.agents import Agent
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
@@ -131,6 +132,7 @@ class Router:
         workdir: str | None = None,
         workspace: Path | None = None,
         deadlines: Deadlines | None = None,
+        agent: Agent | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
 
@@ -152,6 +154,8 @@ class Router:
             workspace: directory to be seen at `/workspace`, read-only, unless a mount goes there,
                 it is a group's run, or the directory is the home or the root.
             deadlines: upper bounds for what the runtime does.
+            agent: who is to work in it: its variables are set, those of its secrets that are
+                available are passed on, and without a word about the network it gets one.
 
         Raises:
             ConfigProblems: all that is wrong in the configuration; nothing was started.
@@ -166,7 +170,7 @@ class Router:
         self.redact.learn(given)
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
-            plan = await self.planner.plan(group, asked)
+            plan = await self.planner.plan(group, asked, agent)
             spec = await self.planner.trusted_spec(plan, workspace)
             warden = self._start_warden()
             route, relay = await self.planner.decide(plan, spec)
@@ -229,6 +233,10 @@ class Router:
         warden = await asyncio.shield(self._start_warden())
         await warden.ensure()
         return warden
+
+    def tell(self, text: str) -> None:
+        """Tell the listener something that the user should know."""
+        self._listener(events.Notice(text))
 
     def _session(
         self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines
