@@ -61,13 +61,16 @@ def test_the_main_group_sees_the_installation_without_its_secrets(root: Path) ->
         *("write ../project/store/x", "write ../global/x"),
     )
     assert seen[0] == ". .. global group ipc project "
-    assert seen[1] == ". .. .env claw.toml data groups store "
+    assert seen[1] == ". .. claw.toml data groups store "
     assert not (root / "x").exists()
     assert seen[3:] == ["written", "written"]
     assert (root / "store/x").exists()
     assert (root / "groups/global/x").exists()
-    assert "canary" in (root / ".env").read_text()
-    assert answers(root, "main", "read ../project/.env") == [""]
+    (root / ".npmrc").touch()
+    told: list[str] = []
+    (again,) = answers(root, "main", "list ../project", told=told)
+    assert again == seen[1]
+    assert any("not shown to the group" in text and ".npmrc" in text for text in told)
 
 
 def test_the_callers_word_about_being_the_main_group_counts(root: Path) -> None:

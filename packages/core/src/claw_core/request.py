@@ -93,8 +93,8 @@ def spec_for(
 ) -> Spec:
     """Return the spec that the settings amount to, every mount resolved and granted.
 
-    Mounts come in the order of their depth, so that none covers another. Commands start in the one
-    that core makes itself, unless somebody says otherwise.
+    Mounts come in the order of their depth, so that none covers another. Commands start in the
+    first directory: the one that core makes itself comes before all that it does not lie in.
 
     Args:
         policy: decides about mounts.
@@ -108,10 +108,8 @@ def spec_for(
     settings = merged.settings
     problems = list(_variable_problems(merged))
     granted = []
-    workdir = settings.workdir
     if implicit is not None and f"mounts.{implicit.target}" not in merged.values:
         granted.append(implicit)
-        workdir = workdir or implicit.target
     for mount in settings.mounts:
         try:
             granted.append(policy.resolve(mount))
@@ -122,12 +120,12 @@ def spec_for(
     return Spec(
         group=group,
         image=settings.image,
-        mounts=tuple(sorted(granted, key=_depth)),
+        mounts=_ordered(granted, implicit),
         env=settings.env,
         secrets=settings.secrets,
         network=settings.network,
         resources=Resources(settings.cpus, settings.memory, settings.processes),
-        workdir=workdir,
+        workdir=settings.workdir,
     )
 
 
@@ -137,6 +135,14 @@ def granted_of(group: Group, merged: Merged, spec: Spec) -> dict[str, str]:
     values = [one.value for one in merged.values.values() if isinstance(one.value, Mount)]
     own = {mount.target for mount in asked if any(mount is value for value in values)}
     return {mount.target: str(mount.source) for mount in spec.mounts if mount.target in own}
+
+
+def _ordered(mounts: Iterable[Mount], implicit: Mount | None) -> tuple[Mount, ...]:
+    ordered = sorted(mounts, key=_depth)
+    if implicit in ordered:
+        above = [one for one in ordered if f"{implicit.target}/".startswith(f"{one.target}/")]
+        ordered = [*above, *(one for one in ordered if one not in above)]
+    return tuple(ordered)
 
 
 def _depth(mount: Mount) -> int:

@@ -17,28 +17,25 @@ GLOBAL: Final = "/workspace/global"
 IPC: Final = "/workspace/ipc"
 
 
-def mounts(root: Path, folder: str, nothing: Path, *, main: bool) -> tuple[Mount, ...]:
-    """Return what is shown to a group beside its own folder, as far as it exists.
+def mounts(root: Path, folder: str, *, main: bool) -> Iterator[Mount]:
+    """Yield what is shown to a group beside its own folder, as far as it exists.
+
+    The main group sees the installation itself, entry by entry: a share of the whole directory with
+    something put over `.env` would still hold it on a runtime that shares directories.
 
     Args:
-        root: the installation.
+        root: the installation, as a real path.
         folder: the name of the group's folder.
-        nothing: an empty file, to be seen in place of what is kept from everybody.
-        main: whether it is the main group, which sees the installation itself, read-only.
+        main: whether it is the main group.
     """
-    return tuple(_mounts(root.resolve(), folder, nothing, main=main))
-
-
-def _mounts(root: Path, folder: str, nothing: Path, *, main: bool) -> Iterator[Mount]:
     if main:
-        yield Mount(root, PROJECT, authorised=True)
-        for secret in sorted(root.glob(".env*")):
-            if secret.is_file():
-                yield Mount(nothing, f"{PROJECT}/{secret.name}", authorised=True)
-    for place, target, writable in (
-        (root / "store", f"{PROJECT}/store" if main else None, True),
-        (root / "groups" / "global", GLOBAL, main),
-        (root / "data" / "ipc" / folder, IPC, True),
-    ):
-        if target is not None and place.is_dir() and not place.is_symlink():
-            yield Mount(place, target, writable=writable, authorised=True)
+        for entry in sorted(root.iterdir()):
+            if not entry.name.startswith(".env"):
+                yield from _mount(entry, f"{PROJECT}/{entry.name}", writable=entry.name == "store")
+    yield from _mount(root / "groups" / "global", GLOBAL, writable=main)
+    yield from _mount(root / "data" / "ipc" / folder, IPC, writable=True)
+
+
+def _mount(source: Path, target: str, *, writable: bool) -> Iterator[Mount]:
+    if (source.is_dir() or source.is_file()) and not source.is_symlink():
+        yield Mount(source, target, writable=writable, authorised=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,8 +29,6 @@ AGENT: Final = "claude"
 """Who answers where nobody is named: NanoClaw's own agent."""
 _TAKEN: Final = ("additionalMounts", "timeout")
 """What counts of a group's configuration in the database; the main group's agent can write it."""
-NOTHING: Final = Path(__file__).with_name("nothing")
-"""An empty file."""
 
 
 @attrs.frozen
@@ -75,7 +73,7 @@ def plan(run: Run) -> Plan:
     notes = list(_passed_over(known))
     registered = _structured(known)
     mounts = (
-        *layout.mounts(root, folder, NOTHING, main=main),
+        *_shown(layout.mounts(root, folder, main=main), policy, notes),
         *_additional(known, registered, policy, allowed, notes),
     )
     secrets = {**config.secrets, **run.given.secrets}
@@ -90,6 +88,15 @@ def plan(run: Run) -> Plan:
         ipc if ipc.is_dir() else None,
         tuple(notes),
     )
+
+
+def _shown(mounts: Iterable[Mount], policy: MountPolicy, notes: list[str]) -> Iterator[Mount]:
+    """What is shown of the installation; what is never shown to anybody is left out, and said."""
+    for mount in mounts:
+        try:
+            yield policy.resolve(mount)
+        except NotGranted as error:
+            notes.append(f"not shown to the group: {error}")
 
 
 def _passed_over(known: Registered) -> Iterator[str]:
