@@ -82,8 +82,8 @@ def test_the_configured_agent_is_asked_where_none_is_named(root: Path) -> None:
     by_environment = asked(root, stdin=b"say it", env={"AGENT_RUNTIME": "claude"})
     assert by_environment.stdout == b"it\n", by_environment.stderr
     configure(root, "agent = 'codex'", "[groups.finance]", "agent = 'claude'")
-    by_group = asked(root, "-p", "model", "--", "--model", "opus")
-    assert by_group.stdout == b"opus\n"
+    by_group = asked(root, "-p", "arguments", "--", "--model", "opus")
+    assert by_group.stdout.endswith(b" --model opus\n")
 
 
 def test_an_agent_that_fails_is_exit_1_with_its_reason_once(root: Path) -> None:

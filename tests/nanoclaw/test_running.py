@@ -149,8 +149,10 @@ def test_a_mount_below_an_allowed_root_is_shown_read_only_to_others(
     claw_toml(other)
     told: list[str] = []
     extra = "/workspace/extra/web"
-    seen = answers(other, "finance", f"list {extra}", f"write {extra}/new", told=told)
+    prompts = (f"list {extra}", f"write {extra}/new", "arguments")
+    seen = answers(other, "finance", *prompts, told=told)
     assert seen[0] == ". .. page "
+    assert str(seen[2]).endswith(f" --add-dir /workspace/global {extra}")
     assert not (shared / "site/new").exists()
     where = "store/messages.db: registered_groups.finance"
     assert any(f"{where}: additionalMounts[0]: read-only, although" in text for text in told)

@@ -10,7 +10,7 @@ import attrs
 
 from claw_core.agents import Agent
 from claw_core.config.config import GROUP_NAME, Config, Group
-from claw_core.config.documents import ContainerConfig
+from claw_core.config.documents import EXTRA, ContainerConfig
 from claw_core.config.parsers import Wrongs
 from claw_core.config.settings import Duration
 from claw_core.config.structure import structure
@@ -40,6 +40,7 @@ class Plan:
         agent: whom to ask.
         mounts: what is shown beside the group's folder.
         env: variables.
+        arguments: for the agent.
         seed: what the agent finds where nothing was ever kept.
         timeout: seconds without an output after which it is ended.
         ipc: the group's IPC directory, where there is one.
@@ -50,6 +51,7 @@ class Plan:
     agent: Agent
     mounts: tuple[Mount, ...]
     env: dict[str, str]
+    arguments: tuple[str, ...]
     seed: dict[str, Path]
     timeout: float
     ipc: Path | None
@@ -78,11 +80,16 @@ def plan(run: Run) -> Plan:
     )
     secrets = {**config.secrets, **run.given.secrets}
     ipc = root / "data" / "ipc" / folder
+    agent = run.agent or _agent(config, folder, known)
+    env, arguments = _memory(agent, mounts, main=main)
+    if secrets.get("TZ"):
+        env["TZ"] = secrets["TZ"]
     return Plan(
         attrs.evolve(config, policy=policy, secrets=secrets),
-        run.agent or _agent(config, folder, known),
+        agent,
         mounts,
-        {"TZ": secrets["TZ"]} if secrets.get("TZ") else {},
+        env,
+        arguments,
         _seed(root, known),
         run.timeout or _timeout(config, group, registered),
         ipc if ipc.is_dir() else None,
@@ -147,6 +154,21 @@ def _agent(config: Config, folder: str, known: Registered) -> Agent:
     if (own is None or own.settings.agent is None) and known.provider:
         return agent_named(known.provider)
     return configured_agent(config, folder) or agent_named(AGENT)
+
+
+def _memory(
+    agent: Agent, mounts: Iterable[Mount], *, main: bool
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Let `claude` know the folders beside the group's own, and what their CLAUDE.md say."""
+    folders = [
+        mount.target
+        for mount in mounts
+        if mount.source.is_dir()
+        and (mount.target.startswith(f"{EXTRA}/") or (mount.target == layout.GLOBAL and not main))
+    ]
+    if agent.name != AGENT or not folders:
+        return {}, ()
+    return {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}, ("--add-dir", *folders)
 
 
 def _seed(root: Path, known: Registered) -> dict[str, Path]:

@@ -85,7 +85,7 @@ class Run:
                 planned.agent,
                 group=self.folder,
                 session=self.given.session_id,
-                arguments=self.arguments,
+                arguments=(*planned.arguments, *self.arguments),
                 seed=planned.seed,
                 mounts=mounts,
                 env=env,
