@@ -320,6 +320,41 @@ def test_what_is_unsafe_or_damaged_is_refused_and_leaves_nothing(
     assert (tmp_path / "final").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("top/l", tarfile.SYMTYPE, "/etc/passwd")],
+        [member("top/l", tarfile.SYMTYPE, "../evil")],
+        [member("top/l", tarfile.SYMTYPE, "../top")],
+        [member("top/l", tarfile.SYMTYPE, "l")],
+        [member("top/l", tarfile.SYMTYPE, "")],
+        [member("top/a", tarfile.SYMTYPE, "l"), member("top/l", tarfile.SYMTYPE, "..")],
+        [member("top/l", tarfile.SYMTYPE, ".."), member("top/m", tarfile.SYMTYPE, "l/x")],
+        [member("top/l", tarfile.FIFOTYPE), member("top/m", tarfile.CHRTYPE)],
+    ],
+)
+def test_what_is_unsafe_is_left_out_where_that_is_asked_for(
+    tmp_path: Path, members: list[bytes]
+) -> None:
+    told: list[str] = []
+    good = (member("top/file"), member("top/in", tarfile.SYMTYPE, "file"))
+    unpacked(tar(TOP, *members, *good), tmp_path / "final", left_out=told.append)
+    final = tmp_path / "final"
+    assert {"file", "in"} <= set(os.listdir(final))
+    assert told
+    for path in final.iterdir():
+        assert os.path.realpath(path).startswith(f"{final}{os.sep}")
+        assert path.is_symlink() or path.is_file()
+
+
+def test_a_top_that_is_left_out_leaves_nothing(tmp_path: Path) -> None:
+    for target in ("/etc", "evil"):
+        data = tar(member("top", tarfile.SYMTYPE, target))
+        with pytest.raises(ArchiveError):
+            unpacked(data, tmp_path / "final", left_out=lambda _: None)
+        assert os.listdir(tmp_path) == []
+
+
 def test_a_refusal_names_the_member(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="top/l: it is a link to /etc/passwd"):
         unpacked(EVIL["an absolute link"], tmp_path / "final")
