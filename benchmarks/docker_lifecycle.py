@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import claw_core
 from claw_core.session import Session
-from measure import Sample, show, wall
+from measure import Sample, middle, show, timed, wall
 from runtime_docker import engines
 from runtime_docker.engines import IMAGE
 
@@ -153,13 +153,6 @@ async def uploads(folder: Path) -> None:
             show(f"upload of {what} / docker cp", middle(ours) / middle(theirs), 1.0)
 
 
-async def timed(work: Callable[[], Awaitable[object]]) -> float:
-    """Seconds that something takes."""
-    started = time.perf_counter()
-    await work()
-    return time.perf_counter() - started
-
-
 def piped(argv: list[str]) -> Sample:
     """Seconds until everything was read through a pipe."""
 
@@ -172,11 +165,6 @@ def piped(argv: list[str]) -> Sample:
         return time.perf_counter() - started
 
     return sample
-
-
-def middle(values: list[float]) -> float:
-    """The median."""
-    return sorted(values)[len(values) // 2]
 
 
 if __name__ == "__main__":

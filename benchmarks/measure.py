@@ -7,7 +7,7 @@ import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 Sample = Callable[[], float]
 
@@ -36,6 +36,18 @@ def cpu(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     return sample
+
+
+async def timed(work: Callable[[], Awaitable[object]]) -> float:
+    """Seconds that something takes."""
+    started = time.perf_counter()
+    await work()
+    return time.perf_counter() - started
+
+
+def middle(values: list[float]) -> float:
+    """The median."""
+    return sorted(values)[len(values) // 2]
 
 
 def medians(samples: Mapping[str, Sample], rounds: int) -> dict[str, float]:

@@ -7,7 +7,8 @@ import ledger
 import local_lifecycle
 import routes
 import start_up
+import tart_lifecycle
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, routes, local_lifecycle, docker_lifecycle):
+    for part in (start_up, ledger, routes, local_lifecycle, docker_lifecycle, tart_lifecycle):
         part.main()

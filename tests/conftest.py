@@ -30,8 +30,19 @@ hypothesis.settings.load_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--claw-seed=N` runs one schedule of the simulation again."""
+    """`--claw-seed=N` runs one schedule of the simulation again; `--live-tart` uses a real Tart."""
     parser.addoption("--claw-seed", type=int, help="number of the schedule to replay")
+    parser.addoption(
+        "--live-tart",
+        action="store_true",
+        help="use the Tart of this Mac, with a tart_nanoclaw_base, in place of the simulated one",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the workers of a test run and the processes that they start."""
+    if config.getoption("--live-tart"):
+        os.environ["CLAW_LIVE_TART"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

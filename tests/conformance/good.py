@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -24,9 +25,11 @@ from claw_core.model import (
     Instance,
     Refusal,
     Resources,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
+from claw_core.search import search_in
 from claw_core.tasks import in_thread, persist
 
 MARK = "CLAW_TEST_INSTANCE"
@@ -101,9 +104,25 @@ class Good(Runtime):
         return frozenset(name for name in names if name.startswith(f"claw-{install}-"))
 
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
-        name = target.name if isinstance(target, Image) else target.label
+        name = target.name if isinstance(target, Image) else f"{instance.name}@{target.slug}"
         await in_thread(shutil.copytree, self.home(instance), self.image(name), symlinks=True)
         return name
+
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        entries = self.place.iterdir() if self.place.exists() else ()
+        names = (entry.name.removeprefix("image-") for entry in entries)
+        mine = (name for name in names if name.startswith(f"claw-{install}-") and "@" in name)
+        return frozenset(Snapshot(name, name.partition("@")[0]) for name in mine)
+
+    async def delete_snapshot(self, name: str) -> None:
+        await in_thread(shutil.rmtree, self.image(name), ignore_errors=True)
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        paths = [str(path) for path in self.home(instance).rglob("*")]
+        return await search_in(functools.partial(self.execute, instance), paths, texts)
+
+    async def stop(self, instance: Instance) -> None:
+        await end(instance.name)
 
     def home(self, instance: Instance) -> Path:
         return self.place / instance.name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core.testing.contract import kills
+from claw_core.testing.contract import kills, verdict
 from claw_core.testing.contract.bench import Bench
 from claw_core.testing.contract.case import Case
 from cli.support import eventually
@@ -52,6 +52,13 @@ async def linger(stage: object) -> None:
     await asyncio.Event().wait()
 
 
+async def fail(stage: object) -> None:
+    """A job that fails between two hooks."""
+    for moment in ("enter prepare", "leave prepare"):
+        stage.say(moment)  # type: ignore[attr-defined] # a Stage
+    raise KeyError("one of the kit")
+
+
 def test_only_the_class_of_tests_needs_pytest() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PYTEST], capture_output=True, text=True, check=True
@@ -69,6 +76,16 @@ def test_its_processes_end_with_it(tmp_path: Path) -> None:
         pid = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_what_fails_outside_of_every_hook_is_blamed_on_none(tmp_path: Path) -> None:
+    case = Case("local", tmp_path)
+    case.state.mkdir(mode=0o700)
+    with Bench.open(case) as bench:
+        child = bench.start(fail)
+        assert child.end(60)
+    assert child.found is not None
+    assert (child.found.hook, child.found.promise) == ("runtime", verdict.KIT)
 
 
 def test_a_process_that_is_killed_at_a_moment_has_come_that_far(

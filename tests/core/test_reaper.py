@@ -97,6 +97,23 @@ def test_a_kept_instance_is_skipped_until_its_time_is_over(ledger: Ledger, world
     assert clean(ledger, world)
 
 
+def test_a_kept_instance_is_torn_down_when_it_is_named_and_no_other(
+    ledger: Ledger, world: Path
+) -> None:
+    names = []
+    for _ in range(2):
+        with ledger.acquire(intent(ledger, world)) as lease:
+            model.create(world, lease.name)
+            lease.hold(60)
+            names.append(lease.name)
+    dead = orphan(ledger, world).name
+    chosen = {names[0]}
+    (plan,) = asyncio.run(Reaper(ledger, model.resolve).plan(chosen))
+    assert (plan.name, plan.result) == (names[0], "delete")
+    assert reap(ledger.state, chosen=chosen) == [Outcome(names[0], "model", "gone")]
+    assert sorted(os.listdir(world)) == sorted([names[1], dead])
+
+
 def test_a_failing_teardown_is_quarantined_and_can_be_retried(ledger: Ledger, world: Path) -> None:
     orphan(ledger, world, broken=True)
     (outcome,) = reap(ledger.state, 0.5)

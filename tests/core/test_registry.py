@@ -190,7 +190,10 @@ def test_an_unknown_runtime_says_what_is_there_and_what_to_do(
     assert caught.value.exit_code == 2
 
 
-def test_container_is_another_name_for_apple(install: Install) -> None:
+def test_container_is_another_name_for_apple(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(hide(tmp_path / "hidden", "claw-runtime-apple")))
     install("fake-apple", "apple = fake_apple:Good")
     assert Registry().resolve("container").name == "apple"
     assert "container" not in Registry().names()
@@ -252,6 +255,13 @@ def test_container_is_another_name_for_apple(install: Install) -> None:
         (
             GOOD + "\n    async def snapshoot(self, instance, target): ...",
             ["method snapshoot looks like the hook snapshot"],
+        ),
+        (
+            GOOD + "\n    async def snapshot(self, instance, target): ...",
+            [
+                "hook snapshot needs the hook list_snapshots",
+                "hook snapshot needs the hook delete_snapshot",
+            ],
         ),
     ],
 )

@@ -26,6 +26,7 @@ from claw_core.model import (
     Exit,
     Instance,
     Refusal,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -75,6 +76,19 @@ class Keeping(Backend):
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         return cast("str", await self._did("snapshot", "kept"))
 
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        listed = frozenset({Snapshot("kept", "claw-1-2")})
+        return cast("frozenset[Snapshot]", await self._did("list_snapshots", listed))
+
+    async def delete_snapshot(self, name: str) -> None:
+        await self._did("delete_snapshot", None)
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        return cast("frozenset[str]", await self._did("search", frozenset({"/etc"})))
+
+    async def stop(self, instance: Instance) -> None:
+        await self._did("stop", None)
+
 
 def instance() -> Instance:
     lease = cast("Any", SimpleNamespace(name="claw-1-2", facts={}))
@@ -95,6 +109,10 @@ def call(subject: Relay, hook: str) -> Coroutine[Any, Any, object]:
         return subject.download(one, "/x/y", drop)
     if hook == "snapshot":
         return subject.snapshot(one, Audit("l"))
+    if hook == "search":
+        return subject.search(one, ("hunter2",))
+    if hook in {"list_snapshots", "delete_snapshot"}:
+        return cast("Coroutine[Any, Any, object]", getattr(subject, hook)("1"))
     return cast("Coroutine[Any, Any, object]", getattr(subject, hook)(one))
 
 
@@ -160,20 +178,23 @@ def test_every_phase_reaches_the_backend_once_and_tells_the_listener() -> None:
     subject = Relay("mine", backend, listener=heard.append)
 
     async def main() -> None:
-        for hook in ("prepare", "start", "execute", "snapshot", "teardown"):
+        for hook in hooks:
             await call(subject, hook)
 
+    hooks = ["prepare", "start", "execute", "search", "snapshot", "stop", "teardown"]
     asyncio.run(main())
-    assert backend.calls == ["prepare", "start", "execute", "snapshot", "teardown"]
-    assert [type(event).__name__ for event in heard] == ["PhaseStarted", "PhaseEnded"] * 5
+    assert backend.calls == hooks
+    assert [type(event).__name__ for event in heard] == ["PhaseStarted", "PhaseEnded"] * 7
     assert heard[0] == events.PhaseStarted("mine", "claw-1-2", "prepare")
     assert all(event.error is None for event in heard if isinstance(event, events.PhaseEnded))
 
 
 def test_the_questions_are_no_phases() -> None:
     observer = Around()
-    subject = Relay("mine", Backend(), [observer])
+    subject = Relay("mine", Keeping(), [observer])
     assert asyncio.run(subject.describe()).available
+    assert asyncio.run(subject.list_snapshots("1")) == {Snapshot("kept", "claw-1-2")}
+    asyncio.run(subject.delete_snapshot("kept"))
     assert asyncio.run(subject.assess(Spec())) == Refusal("no", "none")
     assert asyncio.run(subject.list_instances("1")) == frozenset({"n"})
     assert observer.seen == []
@@ -279,7 +300,15 @@ def test_any_other_exception_is_a_fault_of_the_plugin_without_secrets(
 
 @pytest.mark.parametrize(
     ("hook", "wrong"),
-    [("execute", None), ("assess", "fine"), ("list_instances", ["n"]), ("snapshot", 1)],
+    [
+        ("execute", None),
+        ("assess", "fine"),
+        ("list_instances", ["n"]),
+        ("snapshot", 1),
+        ("list_snapshots", frozenset({"kept"})),
+        ("search", ["/etc"]),
+        ("search", frozenset({b"/etc"})),
+    ],
 )
 def test_a_wrong_result_names_the_hook(hook: str, wrong: object) -> None:
     subject = Relay("mine", Keeping(None, **{hook: wrong}))

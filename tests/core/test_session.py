@@ -408,6 +408,40 @@ def test_a_spent_instance_takes_no_more_work(model: Model) -> None:
     assert model.existing == set()
 
 
+def test_what_stops_a_command_counts_and_not_that_it_spends_the_instance(model: Model) -> None:
+    async def spend() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise SpentInstance("cannot be stopped")
+
+    model.then["execute"] = spend
+
+    async def main() -> None:
+        async with Opened(model) as opened:
+            async with opened.session() as session:
+                with pytest.raises(DeadlineExceeded):
+                    await session.run(["x"], timeout=0.05)
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+            async with opened.session(deadlines=Deadlines(transfer=0.05)) as session:
+                with pytest.raises(DeadlineExceeded):
+                    await session.upload(Path(__file__), "/tmp/x")
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+            async with opened.session() as session:
+                work = asyncio.create_task(session.run(["x"]))
+                await asyncio.sleep(0.01)
+                work.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await work
+                with pytest.raises(SpentInstance, match="no more work"):
+                    await session.run(["x"])
+
+    asyncio.run(main())
+    assert model.existing == set()
+
+
 def test_the_callers_own_failing_stream_is_not_the_runtimes_fault(model: Model) -> None:
     async def work(command: Command, io: IO) -> Exit:
         if io.stdin is not None:

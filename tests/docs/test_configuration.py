@@ -9,7 +9,7 @@ import attrs
 
 from claw_core.config import reference, sources
 from claw_core.config.documents import ClawToml, MountPolicyTable
-from claw_core.config.settings import Duration, Settings
+from claw_core.config.settings import Duration, Retention, Settings
 from claw_core.mounts import BLOCKED
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ def test_the_example_sets_everything() -> None:
     written = tomllib.loads(EXAMPLE.read_text())
     assert set(written) == {field.name for field in attrs.fields(ClawToml)}
     assert set(written["mount_policy"]) == {field.name for field in attrs.fields(MountPolicyTable)}
+    assert set(written["snapshots"]) == {field.name for field in attrs.fields(Retention)}
 
 
 def test_every_setting_has_a_help_and_an_example_of_its_own() -> None:

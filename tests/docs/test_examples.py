@@ -15,7 +15,9 @@ import click
 import pytest
 
 import claw_core
+import claw_runtime_apple
 import claw_runtime_docker
+import claw_runtime_tart
 from claw_core import failpoints
 from claw_core.cli import COMMANDS, claw, run
 from claw_core.hookspecs import Observer, Runtime
@@ -119,7 +121,7 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_every_failpoint_is_described() -> None:
     """All modules are imported, so that every point is declared."""
-    for package in (claw_core, claw_runtime_docker):
+    for package in (claw_core, claw_runtime_docker, claw_runtime_tart, claw_runtime_apple):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("launcher", "__main__")):
                 importlib.import_module(module.name)

@@ -124,13 +124,13 @@ class Scene:
                 )
                 time.sleep(chance.choice([chance.uniform(0, 0.05), chance.uniform(0, 0.6)]))
             if chance.random() < 0.5:
-                self._kill_wardens()
+                self.kill_wardens()
         reapers = [self.reap(), self.reap()]
         time.sleep(chance.uniform(0, 0.7))
         if chance.random() < 0.7:
             reapers[0].kill()
         if chance.random() < 0.3:
-            self._kill_wardens()
+            self.kill_wardens()
         self.ended(*reapers)
 
     def assert_nothing_is_left(self) -> None:
@@ -153,7 +153,7 @@ class Scene:
         pulse = self.folder / "mount/pulse"
         return pulse.stat().st_size if pulse.exists() else 0
 
-    def _kill_wardens(self) -> None:
+    def kill_wardens(self) -> None:
         for pid in wardens(self.state):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

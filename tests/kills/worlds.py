@@ -9,6 +9,8 @@ from claw_core.ledger import Ledger
 from claw_core.local.runtime import LocalRuntime
 from kills.harness import World
 from runtime_docker.engines import IMAGE, TestEngine
+from simulators.container.world import IMAGE as APPLE_IMAGE
+from simulators.container.world import World as Mac
 from simulators.tart.world import Simulator
 
 
@@ -37,3 +39,8 @@ def arguments(host: Simulator) -> list[list[str]]:
 def docker(engine: TestEngine) -> World:
     options = ("--image", IMAGE)
     return World("docker", options, {"DOCKER_HOST": engine.host}, engine.names, "docker.pre-create")
+
+
+def apple(mac: Mac) -> World:
+    env = {"PATH": mac.environment["PATH"]}
+    return World("apple", ("--image", APPLE_IMAGE), env, mac.containers, "apple.post-run")

@@ -16,7 +16,7 @@ from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import failures
 from claw_core.cli.run import Outcome
 from claw_core.entry import State, parse
-from claw_core.errors import ClawError, LedgerUnavailable, TeardownFailed
+from claw_core.errors import ClawError, LedgerUnavailable, NotKept, TeardownFailed
 from claw_core.intent import Intent
 from claw_core.lease import Lease
 from claw_core.ledger import Ledger
@@ -275,10 +275,10 @@ def test_the_commands_own_code_wins_unless_claw_failed(
     ended = None if code is None else Exit(code)
     record = cast("Record", attrs.make_class("Ended", ["exit"])(ended))
     result = Outcome(ProgressLine(quiet=True, verbose=False), record, known).code()
-    only_teardown = all(isinstance(error, TeardownFailed) for error in known)
+    at_the_end = all(isinstance(error, NotKept | TeardownFailed) for error in known)
     if not known:
         assert result == (code or 0)
-    elif code and only_teardown:
+    elif code and at_the_end:
         assert result == code
     else:
         assert result == known[0].exit_code

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from claw_core import durable, lifeline, locks, session, teardown, vfs
+from claw_core import durable, lifeline, locks, metadata, reaper, session, teardown, vfs
 from claw_core.tasks import persist
 from claw_core.testing.actors import SimulatedWarden, Stage
-from claw_core.testing.faults import BOUNDARIES, KINDS, TOTAL, Kind
+from claw_core.testing.faults import BOUNDARIES, HONEST, KINDS, TOTAL, Kind
 from claw_core.testing.machine import Machine, Trap
 from claw_core.testing.schedule import EXHAUSTIVE, Event, Schedule
 from claw_core.testing.simulation import Broken, Simulation, explore, run, search
@@ -32,6 +33,7 @@ PARTS = 8
 RANDOM = 1_250
 SHARES = 4
 SOAK_SHARES = 16
+TRAPS: tuple[Trap, ...] = get_args(Trap)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,35 @@ def test_nothing_leaks_in_a_million_random_worlds(share: int) -> None:
     tell("schedules", where="random", schedules=count, leaks=0)
 
 
-@pytest.mark.parametrize("trap", ["kill", "enospc", "eio", "preempt"])
+@pytest.mark.parametrize("mode", ["server", "tool"])
+def test_what_is_kept_is_there_until_its_time_under_any_two_faults(mode: Mode) -> None:
+    """Of the two at least one strikes what only they do."""
+    stage = Stage()
+    boundaries = (("stop", 1), *BOUNDARIES)
+    for count in (1, 2):
+        for chosen in itertools.combinations(boundaries, count):
+            if not {("stop", 1), ("snapshot", 1)} & {*chosen}:
+                continue
+            kinds = (HONEST if hook == "stop" else KINDS for hook, _ in chosen)
+            for faults in itertools.product(*kinds):
+                run(Schedule(0, mode, dict(zip(chosen, faults, strict=True)), keeps=True), stage)
+
+
+@pytest.mark.parametrize("mode", ["server", "tool"])
+def test_what_is_kept_is_there_whatever_happens_at_any_system_call(mode: Mode) -> None:
+    """Found by schedule 101940: that it is kept was written, and not to be made durable."""
+    stage = Stage()
+    ends: dict[tuple[str, int], Kind] = {("teardown", 1): "kill-after"}
+    plain = Simulation(Schedule(0, mode, keeps=True), stage)
+    assert plain.run() == []
+    for trap in TRAPS:
+        for call in range(1, plain.world.machine.processes[0].calls + 1):
+            for faults in ({}, ends):
+                traps = {0: {call: trap}}
+                run(Schedule(EXHAUSTIVE + call, mode, faults, traps, keeps=True), stage)
+
+
+@pytest.mark.parametrize("trap", TRAPS)
 @pytest.mark.parametrize("mode", ["server", "tool"])
 def test_nothing_leaks_whatever_happens_at_any_system_call(mode: Mode, trap: Trap) -> None:
     """Of an owner to its end, and of the reaper of one that was killed, beside another reaper."""
@@ -115,11 +145,14 @@ def test_random_worlds_meet_everything_that_can_happen() -> None:
         *("owner", "host", "reaper", "kill", "cancel", "reboot", "power", "full", "room"),
         *("down", "up", "wall", "sleep"),
     }
-    assert {kind for one in schedules for kind in one.faults.values()} == set(KINDS)
+    struck = {kind for one in schedules for (hook, _), kind in one.faults.items() if hook != "stop"}
+    assert struck == set(KINDS)
     traps = {trap for one in schedules for traps in one.traps.values() for trap in traps.values()}
     assert traps == {"kill", "enospc", "eio", "preempt"}
     assert any(sum(event in {"owner", "host"} for _, event in one.events) > 2 for one in schedules)
     assert {one.mode for one in schedules} == {"server", "tool"}
+    assert {one.keeps for one in schedules} == {True, False}
+    assert {one.faults.get(("stop", 1)) for one in schedules} == {None, *HONEST}
 
 
 def test_the_machine_answers_every_call_that_the_ledger_makes() -> None:
@@ -173,6 +206,15 @@ def test_a_reaper_that_fails_just_as_another_looks_is_not_the_last() -> None:
         run(Schedule(seed, "server", faults, {3: {8: "preempt"}}))
 
 
+def test_a_cancellation_at_the_very_end_hides_no_failure() -> None:
+    """Found by schedule 3114831: the limits of snapshots were seen to, and then cancelled."""
+    faults: dict[tuple[str, int], Kind] = {
+        ("execute", 1): "cancel", ("stop", 1): "before", ("teardown", 1): "cancel",
+        ("list_instances", 1): "hang",
+    }  # fmt: skip
+    run(Schedule(0, "server", faults, keeps=True))
+
+
 # What the simulation is worth: with one part of the protocol taken out, it must fail.
 
 
@@ -186,7 +228,7 @@ async def _unverified(backend: Any, instance: Any, lease: object, seconds: float
     return False
 
 
-async def _unshielded(work: Any) -> Any:
+async def _unshielded(work: Any, patience: float = 0) -> Any:
     return await work
 
 
@@ -210,6 +252,13 @@ async def _quiet(self: session.Session, error: BaseException | None) -> None:
             await persist(self._teardown(self._lease))
 
 
+async def _too_early(relay: Any, instance: Any, lease: Any, seconds: float, limit: float) -> None:
+    lease.hold(seconds)
+    async with asyncio.timeout(limit):
+        await relay.stop(instance)
+    lease.abandon()
+
+
 def _nothing(*arguments: object, **named: object) -> None:
     """Do nothing in place of what matters."""
 
@@ -229,6 +278,9 @@ BUGS: dict[str, tuple[str, int, object, str, Callable[..., Any]]] = {
     "nothing that failed is tried again while its owner lives": (
         "L1", 413_778, Demand, "ended", _nothing
     ),
+    "what is kept is not stopped first": ("S8", EXHAUSTIVE, session, "hold", _too_early),
+    "what is kept is reaped": ("S8", EXHAUSTIVE, reaper, "held", lambda state, detail: False),
+    "a snapshot is not noted": ("S8", EXHAUSTIVE, metadata, "write", _nothing),
     "no reap for what is in limbo": ("L1", EXHAUSTIVE, SimulatedWarden, "request_reap", _nothing),
 }  # fmt: skip
 

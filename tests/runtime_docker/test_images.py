@@ -131,7 +131,7 @@ def test_an_audit_is_named_after_its_label_and_instance(engine: TestEngine) -> N
     async def work() -> str:
         async with session(engine, listener=lambda event: seen.append(str(event))) as s:
             name = await s.snapshot(Audit("after a / failure"))
-            assert name == f"claw-audit:after-a-failure-{s.name.rpartition('-')[2]}"
+            assert name == f"claw-audit:after-a-failure-{s.name.removeprefix('claw-')}"
             return name
 
     name = run(work())

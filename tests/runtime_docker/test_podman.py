@@ -16,12 +16,14 @@ import pytest
 from claw_core.errors import DeadlineExceeded, RuntimeFault
 from claw_core.host import Host
 from claw_core.intent import Intent
+from claw_core.keeping import Keeping
 from claw_core.ledger import Ledger
-from claw_core.model import Instance, Spec
+from claw_core.model import Audit, Instance, Spec
+from claw_core.router import Router
 from claw_runtime_docker.runtime import DockerRuntime
 from cli.support import claw, entries, eventually, start
 from runtime_docker.engines import TestEngine
-from runtime_docker.support import gather, output, processes, run, session, shell
+from runtime_docker.support import configured, gather, output, processes, run, session, shell
 from runtime_docker.test_commands import DAEMONS
 from runtime_docker.test_lifecycle import OWNER
 
@@ -110,3 +112,41 @@ def test_there_is_no_network_by_default(podman: TestEngine) -> None:
             assert "eth0" not in await shell(s, "cat /proc/net/dev")
 
     run(work())
+
+
+def test_what_is_kept(podman: TestEngine) -> None:
+    """A snapshot from its listing to its end, and a container that is stopped and started."""
+    table = {"host": podman.host, "image": IMAGE}
+
+    async def work() -> None:
+        async with session(podman, image=IMAGE, keeping=Keeping(snapshot="on-failure")) as s:
+            await shell(s, "echo kept > $HOME/marker; id -u > /workspace/who")
+            name = await s.snapshot(Audit("a"))
+            assert s.record.snapshot == name == f"claw-audit:a-{s.name.removeprefix('claw-')}"
+        install = s.name.split("-")[1]
+        runtime = DockerRuntime(table)
+        (listed,) = await runtime.list_snapshots(install)
+        assert (listed.name, listed.instance) == (name, s.name)
+        async with session(podman, image=name) as s:
+            assert await shell(s, "cat $HOME/marker /workspace/who") != "kept\n0\n"
+            with pytest.raises(RuntimeFault, match="in use"):
+                await runtime.delete_snapshot(name)
+        for _ in "12":
+            await runtime.delete_snapshot(name)
+        assert await runtime.list_snapshots(install) == frozenset()
+
+    run(work())
+
+    async def keep() -> None:
+        async with Router.open(config=configured(table)) as router:
+            keeping = Keeping(instance="always")
+            async with router.session(runtime="docker", keeping=keeping) as s:
+                await shell(s, "echo kept > $HOME/marker")
+            assert s.record.teardown == "held"
+            assert podman.inspect(s.name)["State"]["Running"] is False
+            (entry,) = router.ledger.scan()
+            async with router.reopen(entry, keeping=Keeping()) as s:
+                assert await shell(s, "cat $HOME/marker") == "kept\n"
+            assert s.name not in podman.names()
+
+    run(keep())

@@ -12,6 +12,7 @@ import pytest
 
 from claw_core.errors import DeadlineExceeded, RuntimeFault, SpentInstance
 from claw_core.model import Control, Resize, Signal
+from claw_runtime_tart import ssh
 from runtime_tart.support import gather, output, run, session, shell
 from simulators.tart.world import Simulator
 
@@ -96,6 +97,53 @@ def test_a_descendant_that_keeps_the_output_open_does_not_hold_the_end(shared: S
     run(work())
 
 
+def test_a_descendant_that_writes_for_ever_does_not_hold_the_end(
+    shared: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit it would, for as long as it is faster than its reader."""
+    monkeypatch.setattr(ssh, "LEFT", 1 << 20)
+
+    async def work() -> None:
+        async with session(shared) as s:
+            first = bytearray()
+
+            async def sink(data: bytes) -> None:
+                first.extend(data[: 1024 - len(first)])
+                await asyncio.sleep(0.002)
+
+            ended = await s.run(["sh", "-c", "echo said; yes & exit 4"], stdout=sink)
+            assert (ended.code, bytes(first[:5])) == (4, b"said\n")
+
+    run(work())
+
+
+def test_more_terminals_than_a_connection_has_channels(shared: Simulator) -> None:
+    async def work() -> None:
+        async with session(shared) as s:
+            commands = [
+                output(s, "sh", "-c", "sleep 0.1; tty", terminal=Resize(20, 50))
+                for _ in range(2 * ssh.CHANNELS)
+            ]
+            found = await gather(*commands)
+            assert all("/dev/pts" in out for _, out, _ in found)
+            assert await shell(s, "ls -A /tmp") == ""
+
+    run(work())
+
+
+def test_an_input_that_fails_is_the_callers_failure(shared: Simulator) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise OSError(5, "it cannot be read")
+
+    async def work() -> None:
+        async with session(shared) as s:
+            with pytest.raises(OSError, match="it cannot be read"):
+                await output(s, "cat", stdin=broken())
+
+    run(work())
+
+
 def test_a_terminal_with_odd_environment(shared: Simulator) -> None:
     async def work() -> None:
         async with session(shared, env={"ODD": ODD}) as s:
@@ -125,6 +173,19 @@ def test_a_terminal_with_odd_environment(shared: Simulator) -> None:
     run(work())
 
 
+def test_a_terminal_waits_for_its_program(
+    shared: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_FIFO", f"sleep 0.3; {ssh._FIFO}")
+
+    async def work() -> None:
+        async with session(shared) as s:
+            ended, out, _ = await output(s, "sh", "-c", "echo x; exit 3", terminal=Resize(20, 50))
+            assert (ended.code, out) == (3, "x\r\n")
+
+    run(work())
+
+
 def test_signals_reach_the_process_group(shared: Simulator) -> None:
     async def work() -> None:
         async with session(shared) as s:
@@ -147,7 +208,7 @@ def test_signals_reach_the_process_group(shared: Simulator) -> None:
 def test_what_is_cut_short_spends_the_instance(shared: Simulator, tmp_path: Path) -> None:
     async def work() -> None:
         async with session(shared) as s:
-            with pytest.raises((DeadlineExceeded, SpentInstance)):
+            with pytest.raises(DeadlineExceeded):
                 await s.run(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], timeout=0.5)
             with pytest.raises(SpentInstance, match="leave the session"):
                 await s.run(["true"])

@@ -250,6 +250,27 @@ def test_a_closed_network_takes_softnet_and_the_guest_agent(
     assert "--net-softnet-allow=192.0.2.0/24,198.51.100.7/32" in arguments
 
 
+@pytest.mark.parametrize("transport", ["ssh", "proxy", "agent"])
+def test_no_call_of_tart_sees_a_secret_or_our_terminal(
+    shared: Simulator, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CANARY", "TART_VM_PASSWORD"):
+        monkeypatch.setenv(name, "admin")
+    before = len(shared.journal())
+
+    async def work() -> None:
+        settings = {"transport": transport}
+        async with session(shared, settings=settings, secrets={"CANARY": "admin"}) as s:
+            assert await shell(s, "printf %s $CANARY") == "admin"
+
+    run(work())
+    calls = shared.journal()[before:]
+    assert {"clone", "run", "delete"} <= {call["argv"][0] for call in calls}
+    for call in calls:
+        assert not {"CANARY", "TART_VM_PASSWORD"} & {*call["env"]}, call["argv"]
+        assert call["sid"] != os.getsid(0), call["argv"]
+
+
 @pytest.mark.parametrize("transport", ["proxy", "agent"])
 def test_other_ways_into_a_guest(shared: Simulator, transport: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("up")
@@ -262,6 +283,12 @@ def test_other_ways_into_a_guest(shared: Simulator, transport: str, tmp_path: Pa
             assert (ended.code, len(out), err) == (9, 100_000, "no\n")
             assert (await output(s, "sh", "-c", "kill -9 $$"))[0].code == 137
             assert (await output(s, "nope"))[0].code == 127
+            ended, out, _ = await output(s, "sh", "-c", "sleep 600 & echo said; exit 5")
+            assert (ended.code, out) == (5, "said\n")
+            program = "(while :; do echo more >&2; sleep 0.1; done) & echo said; exit 4"
+            ended, out, _ = await output(s, "sh", "-c", program)
+            assert (ended.code, out) == (4, "said\n")
+            assert (await output(s, "cat", stdin=None))[1] == ""
             await s.upload(tmp_path / "file", "/tmp/up")
             assert await shell(s, "cat /tmp/up") == "up"
 

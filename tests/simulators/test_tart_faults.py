@@ -268,6 +268,13 @@ def test_an_ssh_server_can_reset_what_it_has_accepted(world: Simulator) -> None:
         one.recv(1)
 
 
+def test_an_ssh_server_can_mistreat_the_first_connections(world: Simulator) -> None:
+    world.fault("ssh", "reset", connections=2)
+    started(world)  # by a connection of its own
+    results = [ssh(world, world.lease("base") or "", "true").returncode for _ in range(3)]
+    assert results == [255, 0, 0]
+
+
 def test_an_ssh_server_can_be_silent(world: Simulator) -> None:
     world.fault("ssh", "hang")
     started(world)

@@ -16,6 +16,7 @@ import pytest
 
 from cli.support import eventually
 from simulators.support import ssh
+from simulators.tart import frames
 from simulators.tart.world import Simulator, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}")
@@ -209,6 +210,22 @@ def test_exec_carries_bytes_and_the_exit_code(running: Simulator) -> None:
     script = "cat; echo err >&2; exit 7"
     done = running.tart("exec", "-i", "vm", "sh", "-c", script, input="x" * 300_000)
     assert (done.returncode, len(done.stdout), done.stderr) == (7, 300_000, "err\n")
+
+
+def test_input_that_comes_with_the_command_is_not_lost(running: Simulator) -> None:
+    asked = {"name": "cat", "args": [], "interactive": True, "tty": None}
+    sent = frames.pack_json(frames.COMMAND, asked)
+    sent += frames.pack(frames.STDIN, b"hello") + frames.pack(frames.STDIN)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(running.home / "vms/vm/control.sock"))
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert frames.Reader().feed(received) == [
+        (frames.HELLO, b""),
+        (frames.STDOUT, b"hello"),
+        (frames.EXIT, b"0"),
+    ]
 
 
 def test_exec_without_i_has_no_input_and_takes_all_behind_the_name_as_it_is(

@@ -142,9 +142,11 @@ class Init:
         uptime = time.monotonic() - self.began
 
         def now(kind: str) -> bool:
-            """Whether a fault is on, which may end at some uptime."""
+            """Whether a fault is on, which may end at some uptime or after some connections."""
             fault = self.faults.get(kind)
-            return fault is not None and uptime < fault.get("seconds", float("inf"))
+            if fault is None or uptime >= fault.get("seconds", float("inf")):
+                return False
+            return self.connections <= int(fault.get("connections", self.connections))
 
         if now("hang"):
             self.hung.append(connection)
@@ -161,7 +163,7 @@ class Init:
         if pid == 0:
             self._session(connection, extra)
         if cut := self.faults.get("cut"):
-            self.sessions.append((time.monotonic() + cut["seconds"], pid))
+            self.sessions.append((time.monotonic() + cut.get("seconds", 1), pid))
         connection.close()
 
     def _session(self, connection: socket.socket, extra: list[str]) -> NoReturn:

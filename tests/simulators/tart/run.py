@@ -64,8 +64,8 @@ def run(settings: Settings, argv: list[str]) -> int:
         if arguments.flag("--net-softnet") or arguments.flag("--net-host"):
             softnet = Softnet(arguments, config["macAddress"])
         time.sleep(settings["t_start"])
-        if slow := hit.get("slow to die"):
-            locked = linger(settings, machine, slow["seconds"])
+        if (slow := hit.get("slow to die")) is not None:
+            locked = linger(settings, machine, slow.get("seconds", 1))
         else:
             locked = locks.take(machine.file("config.json")) is not None
         if not locked:

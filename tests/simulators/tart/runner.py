@@ -118,7 +118,7 @@ class Runner:
         if knobs["t_lease"] is not None and self.softnet is None:
             plan.append((knobs["t_lease"], partial(lease.neighbour, mac, self.address)))
         if crash := self.hit.get("crash"):
-            plan.append((crash["seconds"], self._crash))
+            plan.append((crash.get("seconds", 2), self._crash))
         self.due = sorted(plan, key=lambda entry: entry[0])
         knobs.journal.write(
             "network",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from claw_core.errors import ClawError
     from claw_core.hookspecs import Observer, Runtime, hookimpl
     from claw_core.isolation import Axes, Extent, Isolation
+    from claw_core.keeping import Keeping
     from claw_core.model import (
         IO,
         Assessment,
@@ -53,6 +54,7 @@ _HOMES: Final[dict[str, str]] = {
     "IO": "model",
     "Instance": "model",
     "Isolation": "isolation",
+    "Keeping": "keeping",
     "Mount": "model",
     "Observer": "hookspecs",
     "Refusal": "model",
@@ -85,6 +87,7 @@ __all__ = [
     "Extent",
     "Instance",
     "Isolation",
+    "Keeping",
     "Mount",
     "Observer",
     "Refusal",

@@ -18,7 +18,8 @@ def problems(value: object) -> list[str]:
         return [f"{value!r} is not a class derived from claw_core.hookspecs.Runtime"]
     if value.api not in SUPPORTED_API:
         return [f"it speaks version {value.api!r} of the contract, this core {SUPPORTED_API[-1]}"]
-    return [problem for hook in HOOKS for problem in _hook_problems(value, hook)] + _typos(value)
+    found = [problem for hook in HOOKS for problem in _hook_problems(value, hook)]
+    return [*found, *_typos(value), *_half_done(value)]
 
 
 def _hook_problems(backend: type[Runtime], hook: str) -> list[str]:
@@ -52,13 +53,25 @@ def _hook_problems(backend: type[Runtime], hook: str) -> list[str]:
     return [f"hook {hook} {' and '.join(details)}: write `{line}`"]
 
 
+def _half_done(backend: type[Runtime]) -> list[str]:
+    """Find hooks without which another one leaves behind what nobody can delete."""
+    if not _implements(backend, "snapshot"):
+        return []
+    return [
+        f"hook snapshot needs the hook {hook}: add it"
+        for hook in ("list_snapshots", "delete_snapshot")
+        if not _implements(backend, hook)
+    ]
+
+
+def _implements(backend: type[Runtime], hook: str) -> bool:
+    own = inspect.getattr_static(backend, hook)
+    return own is not inspect.getattr_static(Runtime, hook)
+
+
 def _typos(backend: type[Runtime]) -> list[str]:
     """Find methods that were meant to be hooks: close to one that is not implemented."""
-    absent = [
-        hook
-        for hook in HOOKS
-        if inspect.getattr_static(backend, hook) is inspect.getattr_static(Runtime, hook)
-    ]
+    absent = [hook for hook in HOOKS if not _implements(backend, hook)]
     methods = [
         name
         for name in dir(backend)

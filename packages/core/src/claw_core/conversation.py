@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from claw_core.agents import AGENTS, SESSION_ID, Agent, checked_session
 from claw_core.agentstate import LIMIT, AgentState
 from claw_core.capture import Capture
 from claw_core.config.settings import merge
-from claw_core.errors import ConfigError, DeadlineExceeded, RuntimeFault
+from claw_core.errors import ConfigError, DeadlineExceeded, RuntimeFault, SpentInstance
 from claw_core.readings import Reading
 from claw_core.session import Deadlines
 from claw_core.tasks import in_thread
@@ -134,6 +134,7 @@ class Conversation:
     _arguments: tuple[str, ...]
     _state: AgentState | None
     _patience: float
+    _tell: Callable[[str], None]
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -189,7 +190,7 @@ class Conversation:
             instance = await stack.enter_async_context(
                 router.session(group=group, agent=agent, deadlines=limits, **options)
             )
-            opened = cls(agent, instance, session, tuple(arguments), state, patience)
+            opened = cls(agent, instance, session, tuple(arguments), state, patience, router.tell)
             await opened._restore()
             yield opened
 
@@ -216,7 +217,8 @@ class Conversation:
 
         Raises:
             ConfigError: this can be no prompt; nothing was asked.
-            DeadlineExceeded: it was stopped; its state is kept all the same.
+            DeadlineExceeded: it was stopped; its state is kept all the same, where the runtime can
+                stop a command alone.
             ClawError: as `Session.run`; or its state cannot be kept, and what was kept counts.
         """
         data = checked_prompt(prompt)
@@ -239,11 +241,13 @@ class Conversation:
             if not lines.timer.expired():
                 raise
         except DeadlineExceeded:
-            await self._go_on(lines.reading, chosen)
+            await self._keep_if_possible(lines.reading, chosen)
             raise
         answer = self._answer(lines.reading, ended, tail.text())
         if answer.lost:
             self.session = None
+        elif ended is None:
+            await self._keep_if_possible(lines.reading, chosen)
         else:
             await self._go_on(lines.reading, chosen)
         return attrs.evolve(answer, session=self.session)
@@ -282,6 +286,13 @@ class Conversation:
         async with self._state.generation() as folder:
             for path in there:
                 await self.instance.download(f"{home}/{path}", folder, limit=LIMIT, lenient=True)
+
+    async def _keep_if_possible(self, reading: Reading, chosen: str | None) -> None:
+        """Do the same after the agent was stopped, which some runtimes can only with all else."""
+        try:
+            await self._go_on(reading, chosen)
+        except SpentInstance as error:
+            self._tell(f"what {self.agent.name} did is not kept: {error.message}")
 
     async def _restore(self) -> None:
         """Put back what the agent has kept."""

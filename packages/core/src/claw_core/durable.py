@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +81,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: the old content, or absence, is still in place.
     """
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}-{vfs.token_hex(8)}")
     descriptor = vfs.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:

@@ -21,6 +21,8 @@ State: TypeAlias = Literal["running", "stopping", "limbo", "quarantined", "held"
 
 RESERVED: Final = 4096
 """Bytes that an entry occupies from the start, so that a full disk does not stop a teardown."""
+OWNER: Final = "claw.owner"
+"""The fact that tells who has opened again what was kept."""
 _BLANK: Final = frozenset({b"", b"\0"})
 
 
@@ -66,6 +68,14 @@ class Entry:
     def runtime(self) -> str | None:
         """Name of its runtime, where known."""
         return self.intent.runtime if self.intent else None
+
+    @property
+    def owner(self) -> int | None:
+        """Process id of its owner, for people only: the one that has opened it again, if any."""
+        again = self.facts.get(OWNER, "")
+        if again.isdigit():
+            return int(again)
+        return self.intent.owner if self.intent else None
 
     @property
     def reapable(self) -> bool:

@@ -176,5 +176,9 @@ class OutputLimitExceeded(ClawError):
     """A command wrote more than the caller is willing to keep in memory and was stopped."""
 
 
+class NotKept(ClawError):
+    """What was to be kept of an instance was not; it was torn down all the same."""
+
+
 class TeardownFailed(ClawError):
     """The instance could not be torn down verifiably; it stays in the ledger and is retried."""

@@ -39,9 +39,13 @@ class Progress:
 
 @attrs.frozen
 class Notice:
-    """Something that the user should know and that does not end the run."""
+    """Something that the user should know and that does not end the run.
+
+    An `urgent` one is also for who wants to hear of nothing but errors.
+    """
 
     text: str
+    urgent: bool = False
 
 
 Event: TypeAlias = PhaseStarted | PhaseEnded | Progress | Notice

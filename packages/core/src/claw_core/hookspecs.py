@@ -8,6 +8,7 @@ arguments and no defaults; the contract grows by fields on the value objects, ne
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -26,6 +27,7 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -34,6 +36,9 @@ NAMESPACE: Final = "claw"
 hookspec = pluggy.HookspecMarker(NAMESPACE)
 hookimpl = pluggy.HookimplMarker(NAMESPACE)
 phase = hookspec(firstresult=True)
+
+AGENT: Final = Path(__file__).with_name("agent.toml")
+"""A recipe of the image of agents, for runtimes whose images are those of containers."""
 
 
 class Runtime(abc.ABC):
@@ -70,7 +75,7 @@ class Runtime(abc.ABC):
     @phase
     @abc.abstractmethod
     async def start(self, instance: Instance) -> None:
-        """Return when `execute` would work."""
+        """Return when `execute` would work; what was stopped it starts again, in any process."""
 
     @phase
     @abc.abstractmethod
@@ -147,9 +152,41 @@ class Runtime(abc.ABC):
         Raises:
             Unsupported: this runtime keeps no snapshots.
         """
-        raise Unsupported(
-            "this runtime keeps no snapshots", phase="snapshot", instance=instance.name
-        )
+        raise _lacking("snapshot")
+
+    @phase
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """The backend's own listing of snapshots for inspection that this install has made."""
+        raise _lacking("list_snapshots")
+
+    @phase
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot for inspection; return only when its absence was seen. Idempotent."""
+        raise _lacking("delete_snapshot")
+
+    @phase
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Return the paths of files on the disk that contain one of the texts.
+
+        The default looks at all of the disk with `find` and `grep` inside the instance.
+        """
+        from claw_core.search import search  # most sessions search nothing
+
+        return await search(functools.partial(self.execute, instance), texts)
+
+    @phase
+    async def stop(self, instance: Instance) -> None:
+        """End all that runs in a persistent instance; its disk no longer needs this process."""
+        raise _lacking("stop")
+
+
+OPTIONAL: Final = (
+    Runtime.snapshot,
+    Runtime.list_snapshots,
+    Runtime.delete_snapshot,
+    Runtime.stop,
+)
+"""Hooks whose default only says that there are none."""
 
 
 @attrs.define(eq=False)
@@ -175,6 +212,10 @@ class Observer:
         Raising on entry denies the phase, except teardown, where it is logged. Raising on exit is
         logged, and cannot hide an error of the backend.
         """
+
+
+def _lacking(hook: str) -> Unsupported:
+    return Unsupported(f"this runtime has no {hook}", phase=hook)
 
 
 async def _directory(runtime: Runtime, instance: Instance, target: str) -> str:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from claw_core import durable, failpoints, lifeline, locks, vfs
-from claw_core.entry import Content, State
+from claw_core.entry import OWNER, Content, State
 from claw_core.errors import LedgerUnavailable
 from claw_core.intent import encoded
 from claw_core.statedir import unavailable
@@ -108,6 +108,19 @@ class Lease:
         """
         until, wall = vfs.boottime() + seconds, vfs.wall_clock() + seconds
         self.mark("held", boot=vfs.boot_id(), until=until, wall=wall, **detail)
+
+    def resume(self) -> None:
+        """Let what was kept be this process's like any other, before it is started again.
+
+        Raises:
+            LedgerUnavailable: that cannot be noted; the lease has ended, and it stays kept.
+        """
+        with contextlib.ExitStack() as otherwise:
+            otherwise.callback(self.abandon)
+            self.record(OWNER, str(os.getpid()))
+            if not self.mark("running"):
+                raise LedgerUnavailable(f"cannot note that {self.name} is started again")
+            otherwise.pop_all()
 
     def op_lock(self) -> int:
         """Return the descriptor that a child inherits while its effect is in flight.

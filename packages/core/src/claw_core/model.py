@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from claw_core.host import Host
 
 Network: TypeAlias = Literal["none", "default"]
+When: TypeAlias = Literal["never", "on-failure", "always"]
+"""When something is kept at the end of a run; it has failed when its command has, or claw."""
 Sink: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 INSTANCE_PREFIX = "claw"
@@ -79,6 +82,8 @@ class Spec:
             runtime chooses (`none` where it can do that by itself).
         resources: upper bounds.
         workdir: directory in which commands start; None is the runtime's choice.
+        persistent: whether its disk may be kept when its session ends: then the home of commands,
+            and where they start, lie on the disk, and `stop` may follow.
     """
 
     group: str | None = None
@@ -89,6 +94,7 @@ class Spec:
     network: Network | None = None
     resources: Resources = Resources()
     workdir: str | None = None
+    persistent: bool = False
 
 
 @attrs.frozen
@@ -269,6 +275,11 @@ class Audit:
 
     label: str
 
+    @property
+    def slug(self) -> str:
+        """The label as a part of a name: letters, digits, `_`, `.` and `-`."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.label).strip("-.")[:100] or "audit"
+
 
 @attrs.frozen
 class Image:
@@ -278,3 +289,18 @@ class Image:
 
 
 SnapshotTarget: TypeAlias = Audit | Image
+
+
+@attrs.frozen
+class Snapshot:
+    """A snapshot for inspection, as its runtime lists it.
+
+    Attributes:
+        name: what `snapshot` returned.
+        instance: name of the instance that it was made of.
+        size: bytes that would be free without it; None where the runtime cannot tell.
+    """
+
+    name: str
+    instance: str
+    size: int | None = None

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pluggy
 
 from claw_core.errors import ClawError, Denied, PluginError
-from claw_core.hookspecs import NAMESPACE, Observer, Phase, Runtime
+from claw_core.hookspecs import NAMESPACE, OPTIONAL, Observer, Phase, Runtime
 from claw_core.model import Instance
 
 HOOKS: Final = tuple(name for name, value in vars(Runtime).items() if hasattr(value, "claw_spec"))
@@ -35,7 +35,7 @@ class Manager(pluggy.PluginManager):
         if name not in HOOKS and name != "around":
             return None
         function = getattr(plugin, name)
-        if getattr(function, "__func__", None) is Runtime.snapshot:
+        if getattr(function, "__func__", None) in OPTIONAL:
             return None  # the default of the base class only says that there is none
         return super().parse_hookimpl_opts(plugin, name) or pluggy.HookimplOpts(
             wrapper=False,

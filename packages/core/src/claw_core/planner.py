@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,13 +137,20 @@ class Planner:
             return None
         return await in_thread(trust.pending, plan.group)
 
-    async def decide(self, plan: Plan, spec: Spec) -> tuple[Route, Relay]:
+    async def decide(
+        self, plan: Plan, spec: Spec, needs: Sequence[str] = ()
+    ) -> tuple[Route, Relay]:
         """Choose a runtime, and keep secrets out of what the runtimes said.
+
+        Args:
+            plan: the run.
+            spec: what exactly the instance shall be.
+            needs: optional hooks that the runtime must have.
 
         Raises:
             Refused: no runtime accepts the run.
         """
-        route, relay = await choose(self._relay, spec, plan.merged)
+        route, relay = await choose(self._relay, spec, plan.merged, needs)
         if route.others or route.assessment.notes:
             notes = tuple(map(self._redact, route.assessment.notes))
             route = attrs.evolve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -59,6 +59,7 @@ class _Turn:
     """The limits of one reap."""
 
     until: float
+    chosen: frozenset[str]
     claims: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CLAIMS))
     calls: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CALLS))
 
@@ -79,7 +80,9 @@ class Reaper:
     backends: Sequence[tuple[str, Mapping[str, Any]]] = ()
     attempt_timeout: float = ATTEMPT_TIMEOUT
 
-    async def reap(self, deadline: float = 120.0, *, adopt: bool = False) -> list[Outcome]:
+    async def reap(
+        self, deadline: float = 120.0, *, adopt: bool = False, chosen: Collection[str] = ()
+    ) -> list[Outcome]:
         """Tear down what belongs to dead owners, and say what became of every entry.
 
         Cancelling it, or killing it, leaves every entry as it is for the next reaper.
@@ -87,6 +90,7 @@ class Reaper:
         Args:
             deadline: seconds after which no new attempt is made.
             adopt: first make entries for instances of ours that the ledger does not know.
+            chosen: names of instances: these alone, also while they are kept on purpose.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read, or an adopted entry cannot be written.
@@ -95,19 +99,25 @@ class Reaper:
         if adopt:
             for unclaimed in await self._unclaimed():
                 await in_thread(self._adopt, *unclaimed)
-        entries = await in_thread(self.ledger.scan)
-        turn = _Turn(until)
+        entries = _those(await in_thread(self.ledger.scan), chosen)
+        turn = _Turn(until, frozenset(chosen))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._entry(entry, turn)) for entry in entries]
         return [task.result() for task in tasks]
 
-    async def plan(self) -> list[Plan]:
+    async def plan(self, chosen: Collection[str] = ()) -> list[Plan]:
         """Say what `reap(adopt=True)` would delete and why, without any side effect.
+
+        Args:
+            chosen: as for `reap`; then nothing would be adopted.
 
         Raises:
             LedgerUnavailable: the ledger cannot be read.
         """
-        plans = [_planned(entry) for entry in await in_thread(self.ledger.scan, sweep=False)]
+        entries = _those(await in_thread(self.ledger.scan, sweep=False), chosen)
+        plans = [_planned(entry, chosen) for entry in entries]
+        if chosen:
+            return plans
         for name, runtime, _ in await self._unclaimed(plans):
             why = "carries our install id, but the ledger does not know it"
             plans.append(Plan(name, runtime, "adopt", why))
@@ -127,7 +137,7 @@ class Reaper:
                     return lease
                 with lease:
                     failpoints.hit(_CLAIMED)
-                    if held(lease.state, lease.detail):
+                    if name not in turn.chosen and held(lease.state, lease.detail):
                         return Outcome(name, runtime, "held")
                     return await self._destroy(lease, turn)
         except ClawError as error:  # of the ledger: one entry's trouble never stops the others
@@ -210,13 +220,19 @@ class Reaper:
         self.ledger.acquire(adopted).abandon()
 
 
-def _planned(entry: Entry) -> Plan:
+def _those(entries: list[Entry], chosen: Collection[str]) -> list[Entry]:
+    return [entry for entry in entries if not chosen or entry.name in chosen]
+
+
+def _planned(entry: Entry, chosen: Collection[str]) -> Plan:
     name, runtime = entry.name or entry.path.name, entry.runtime
     if entry.alive:
         return Plan(name, runtime, "keep", "its owner, or a reaper, is alive")
     if entry.intent is None:
         return Plan(name, runtime, "repair", entry.error or "its entry is damaged")
     if held(entry.state, entry.detail):
+        if name in chosen:
+            return Plan(name, runtime, "delete", "it is kept on purpose, and was named")
         return Plan(name, runtime, "keep", "kept on purpose, and its time is not over")
     return Plan(name, runtime, "delete", f"its owner is dead (state: {entry.state})")
 
@@ -239,7 +255,7 @@ async def exhaust(reaper: Reaper, deadline: float, owner: int | None = None) -> 
     # a dying process's descriptors one by one: its lifeline may be gone while its leases are not.
     # The pid only decides whether to look again.
     return not any(
-        entry.reapable or (entry.alive and entry.intent and entry.intent.owner == owner)
+        entry.reapable or (entry.alive and owner is not None and entry.owner == owner)
         for entry in await in_thread(reaper.ledger.scan)
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 
@@ -15,6 +16,8 @@ from claw_core.errors import ClawError
 
 LINE = 8
 """Characters from which on a single line of a secret, of a private key say, is hidden by itself."""
+_FRAME = re.compile(r"-----[A-Z0-9 ]+-----")
+"""The first and the last line of every key."""
 
 
 class Redactor:
@@ -86,6 +89,15 @@ def _clean(error: BaseException | None, redact: Redactor, seen: set[int]) -> Non
         error.redact(redact)
     for other in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
         _clean(other, redact, seen)
+
+
+def traces(value: str) -> frozenset[str]:
+    """The single lines by which a secret can be found on a disk.
+
+    None for a value that is so short that it could be anywhere by chance.
+    """
+    lines = {form for form in _forms(value) if len(form) >= LINE and len(form.splitlines()) == 1}
+    return frozenset(line for line in lines if not _FRAME.fullmatch(line))
 
 
 def _forms(value: str) -> set[str]:

@@ -26,6 +26,7 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -39,6 +40,13 @@ _RESULTS: Final[Mapping[str, tuple[type, ...]]] = {
     "execute": (Exit,),
     "list_instances": (frozenset,),
     "snapshot": (str,),
+    "list_snapshots": (frozenset,),
+    "search": (frozenset,),
+}
+_MEMBERS: Final[Mapping[str, type]] = {
+    "list_instances": str,
+    "list_snapshots": Snapshot,
+    "search": str,
 }
 ANSWER_TIMEOUT = 10.0
 """Seconds that a backend has to describe itself or to assess a spec."""
@@ -146,6 +154,34 @@ class Relay(Runtime):
         assert isinstance(result, str)
         return result
 
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """Ask the backend for its own listing.
+
+        Raises:
+            ClawError: there is no listing, so nothing may be concluded about any snapshot.
+        """
+        return await self._call("list_snapshots", install=install)  # type: ignore[no-any-return]
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot for inspection.
+
+        Raises:
+            ClawError: it may still be there.
+        """
+        await self._call("delete_snapshot", name=name)
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Look for texts on the disk, with the observers around it."""
+        return await self._phase("search", instance, texts=texts)  # type: ignore[return-value]
+
+    async def stop(self, instance: Instance) -> None:
+        """End what runs in the instance, with the observers around it.
+
+        Raises:
+            Unsupported: see `supports`.
+        """
+        await self._phase("stop", instance)
+
     async def _ask(self, hook: str, **arguments: object) -> Any:
         """Call a hook that only answers, and has a limited time for it."""
         limit = asyncio.timeout(ANSWER_TIMEOUT)
@@ -208,12 +244,13 @@ class Relay(Runtime):
                 **place,
             ) from error
         expected = _RESULTS.get(hook, (object,))
-        names = result if isinstance(result, frozenset) else ()
-        if not isinstance(result, expected) or not all(isinstance(name, str) for name in names):
+        member = _MEMBERS.get(hook, object)
+        members = result if isinstance(result, frozenset) else ()
+        if not isinstance(result, expected) or not all(isinstance(one, member) for one in members):
             wanted = " or ".join(kind.__name__ for kind in expected)
             raise RuntimeFault(
                 f"hook {hook} of {self._plugin} returned {type(result).__name__}"
-                f" where {wanted}{' of str' * (hook == 'list_instances')} is due",
+                f" where {wanted}{f' of {member.__name__}' if hook in _MEMBERS else ''} is due",
                 remedy=f"report this to the authors of {self._plugin}",
                 **place,
             )

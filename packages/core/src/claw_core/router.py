@@ -7,16 +7,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from claw_core import events
 from claw_core.capture import Capture
 from claw_core.config.config import Config
-from claw_core.errors import CapacityExhausted, Refused, WardenUnavailable
+from claw_core.errors import CapacityExhausted, ClawError, Refused, WardenUnavailable
+from claw_core.keeping import Keeping
 from claw_core.ledger import Intent, Ledger, default_state_directory
-from claw_core.model import Exit, Mount, Network, Resources
+from claw_core.model import Exit, Mount, Network, Refusal, Resources, Spec
 from claw_core.planner import Planner
 from claw_core.redaction import Redactor, redacted
 from claw_core.registry import Registry, load_observers
@@ -28,9 +29,13 @@ from claw_core.warden import Warden
 
 if TYPE_CHECKING:
     from claw_core.agents import Agent
+    from claw_core.entry import Entry
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
+
+RETENTION_TIMEOUT: Final = 60.0
+"""Seconds that the deletion of snapshots has, which are too many, at the end of a session."""
 
 
 FULL_PAUSE = 5.0
@@ -133,6 +138,7 @@ class Router:
         workspace: Path | None = None,
         deadlines: Deadlines | None = None,
         agent: Agent | None = None,
+        keeping: Keeping | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
 
@@ -156,6 +162,7 @@ class Router:
             deadlines: upper bounds for what the runtime does.
             agent: who is to work in it: its variables are set, those of its secrets that are
                 available are passed on, and without a word about the network it gets one.
+            keeping: what is to be kept at the end, and when; None keeps nothing.
 
         Raises:
             ConfigProblems: all that is wrong in the configuration; nothing was started.
@@ -165,27 +172,103 @@ class Router:
             WardenUnavailable: nobody would clean up after a crash; nothing was started.
             CapacityExhausted: others did not make room in time; nothing is left.
             TeardownFailed: the instance could not be torn down verifiably.
+            NotKept: what was to be kept was not; the instance is gone.
         """
+        keeping = keeping or Keeping()
         given = dict(secrets) if isinstance(secrets, Mapping) else {}
         self.redact.learn(given)
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
             plan = await self.planner.plan(group, asked, agent)
             spec = await self.planner.trusted_spec(plan, workspace)
+            if keeping.needs:
+                spec = attrs.evolve(spec, persistent=True)
             warden = self._start_warden()
-            route, relay = await self.planner.decide(plan, spec)
+            route, relay = await self.planner.decide(plan, spec, keeping.needs)
             values = secret_values(self.planner.config, plan.merged, route.runtime, given)
             await self.planner.remember(plan, spec)
             if not route.assessment.dies_with_owner:
                 await (await asyncio.shield(warden)).ensure()
             limits = deadlines or Deadlines()
-            session = await self._entered(lambda: self._session(route, relay, values, limits))
-            try:
-                async with contextlib.AsyncExitStack() as stack:
-                    stack.push_async_exit(session)
-                    yield session
-            finally:
+
+            def make() -> Session:
+                return self._session(route, relay, values, limits, keeping)
+
+            async with self._opened(make) as session:
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def reopen(
+        self,
+        entry: Entry,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        deadlines: Deadlines | None = None,
+        keeping: Keeping | None = None,
+    ) -> AsyncIterator[Session]:
+        """Start an instance that is kept, for the length of the block, with the disk that it has.
+
+        Killed meanwhile, it leaves an instance that is torn down.
+
+        Args:
+            entry: of the instance.
+            env: environment of every command; that of before is not kept.
+            workdir: directory in which commands start.
+            deadlines: upper bounds for what the runtime does.
+            keeping: what is to be kept at the end; None: the instance, for as long as by default.
+
+        Raises:
+            ClawError: it is not kept, or somebody else has it; nothing was started.
+            Refused: the runtime cannot run it as it is; it stays as it is.
+            NotKept: it could not be kept again, and is gone.
+        """
+        intent = entry.intent
+        if intent is None or entry.state != "held":
+            raise ClawError(
+                f"it is not kept: its state is {entry.state!r}",
+                instance=entry.name,
+                remedy="see `claw ps`",
+            )
+        spec = Spec(intent.group, intent.image, env=env or {}, workdir=workdir, persistent=True)
+        with redacted(self.redact):
+            relay = self.planner.registry.resolve(intent.runtime, intent.settings)
+            answer = await relay.assess(spec)
+            if isinstance(answer, Refusal):
+                raise Refused(answer.reason, runtime=relay.name, remedy=answer.remedy)
+            await self.warden()
+            route = Route(intent.runtime, relay.settings, answer, "it was kept", spec)
+
+            def make() -> Session:
+                return Session(
+                    relay=relay,
+                    route=route,
+                    spec=spec,
+                    ledger=self.ledger,
+                    intent=intent,
+                    secrets={},
+                    listener=self._listener,
+                    deadlines=deadlines or Deadlines(),
+                    keeping=keeping or Keeping(instance="always"),
+                    kept=entry,
+                )
+
+            async with self._opened(make) as session:
+                yield session
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, make: Callable[[], Session]) -> AsyncIterator[Session]:
+        """Open a session, and see to what it leaves."""
+        session = await self._entered(make)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_exit(session)
+                yield session
+        except BaseException:
+            with contextlib.suppress(asyncio.CancelledError):  # the other error ends us as well
                 await self._see_to(session)
+            raise
+        await self._see_to(session)
 
     async def run(
         self,
@@ -239,7 +322,12 @@ class Router:
         self._listener(events.Notice(text))
 
     def _session(
-        self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines
+        self,
+        route: Route,
+        relay: Relay,
+        secrets: Mapping[str, str],
+        deadlines: Deadlines,
+        keeping: Keeping,
     ) -> Session:
         for note in _notes(route):
             self._listener(events.Notice(note))
@@ -252,7 +340,15 @@ class Router:
             settle=route.assessment.settle,
         )
         return Session(
-            relay, route, route.spec, self.ledger, intent, secrets, self._listener, deadlines
+            relay=relay,
+            route=route,
+            spec=route.spec,
+            ledger=self.ledger,
+            intent=intent,
+            secrets=secrets,
+            listener=self._listener,
+            deadlines=deadlines,
+            keeping=keeping,
         )
 
     async def _entered(self, make: Callable[[], Session]) -> Session:
@@ -272,10 +368,12 @@ class Router:
             await asyncio.sleep(FULL_PAUSE)
 
     async def _see_to(self, session: Session) -> None:
-        """Hand over what a session had to leave."""
-        if session.record.teardown not in {"gone", "pending"}:
+        """Hand over what a session had to leave, and keep no more snapshots than are wanted."""
+        if session.record.teardown not in {"gone", "pending", "held"}:
             self._left.add(session.name)
             await persist(self._request_reap())
+        if session.record.snapshot is not None:
+            await persist(self._retain(), 1)
 
     async def _request_reap(self) -> None:
         """Let the warden see to what a session had to leave: this process may live on for long."""
@@ -283,6 +381,19 @@ class Router:
             (await self.warden()).request_reap()
         except WardenUnavailable as error:  # what happened to the session is what matters
             self._listener(events.Notice(f"left to the next claw process: {error}"))
+
+    async def _retain(self) -> None:
+        """Delete the snapshots that are too much, now that there is another one."""
+        from claw_core.snapshots import Snapshots  # most sessions keep none
+
+        snapshots = Snapshots(self.ledger, self.planner.registry.resolve)
+        try:
+            async with asyncio.timeout(RETENTION_TIMEOUT):
+                said = await snapshots.retain(self.planner.config.retention)
+            for text in said:
+                self._listener(events.Notice(text))
+        except (ClawError, OSError) as error:  # the session is over, and its snapshot is there
+            self._listener(events.Notice(f"too old snapshots cannot be looked for: {error}"))
 
     def _start_warden(self) -> asyncio.Task[Warden]:
         failed = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -65,8 +65,16 @@ class Route:
     others: tuple[Candidate, ...] = ()
 
 
-async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Relay]:
+async def choose(
+    relays: Relays, spec: Spec, merged: Merged, needs: Sequence[str] = ()
+) -> tuple[Route, Relay]:
     """Return a route whose runtime accepts exactly this spec, with no less isolation than asked.
+
+    Args:
+        relays: gives the relay of a runtime.
+        spec: what is asked for.
+        merged: every setting with its origin.
+        needs: optional hooks that the runtime must have.
 
     Raises:
         UnknownRuntime: the named runtime is not installed, and nothing may take its place.
@@ -81,7 +89,7 @@ async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Rel
         settings = table(merged, name)
         try:
             relay = relays(name, settings)
-            answer = await relay.assess(spec)
+            answer = _lacking(relay, needs) or await relay.assess(spec)
             if isinstance(answer, Assessment) and answer.isolation < floor:
                 answer = _too_weak(answer, floor, merged)
             if isinstance(answer, Assessment) and spec.network == "none" != answer.network:
@@ -98,6 +106,15 @@ async def choose(relays: Relays, spec: Spec, merged: Merged) -> tuple[Route, Rel
         if name == named and len(names) > 1:
             floor = max(floor, await _level(relays, name, settings))
     raise _refused(refused)
+
+
+def _lacking(relay: Relay, needs: Sequence[str]) -> Refusal | None:
+    for hook in needs:
+        if not relay.supports(hook):
+            what = {"snapshot": "keeps no snapshots", "stop": "cannot keep an instance"}
+            remedy = "do without, or choose another runtime"
+            return Refusal(f"it {what.get(hook, f'has no {hook}')}", remedy)
+    return None
 
 
 def table(merged: Merged, name: str) -> Mapping[str, Any]:

@@ -26,8 +26,10 @@ class Record:
         seconds: time per phase, in seconds; a phase that ran several times is summed up.
         exit: how the last command ended, or None when none did.
         teardown: `gone`, `limbo`, `quarantined`, `busy` when its deadline came before the first
-            try, or `pending` while the instance lives.
+            try, `held` where the instance is kept, or `pending` while it lives.
         error: type and phase of what went wrong on claw's side.
+        snapshot: name of the last snapshot for inspection.
+        kept_until: wall-clock time at which an instance that is kept is no longer.
     """
 
     instance: str
@@ -38,6 +40,8 @@ class Record:
     exit: Exit | None = None
     teardown: str = "pending"
     error: str | None = None
+    snapshot: str | None = None
+    kept_until: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written to `runs.jsonl` and shown by `--json`."""
@@ -57,7 +61,15 @@ class Record:
             "signal": self.exit.signal if self.exit else None,
             "teardown": self.teardown,
             "error": self.error,
+            "snapshot": self.snapshot,
+            "kept_until": self.kept_until and round(self.kept_until, 3),
         }
+
+
+def what(error: BaseException) -> str:
+    """Type and phase of an error: what a record tells of it."""
+    phase = getattr(error, "phase", None)
+    return type(error).__name__ + (f" in {phase}" if phase else "")
 
 
 def append(state: Path, record: Record) -> None:

@@ -6,11 +6,20 @@ prepare -> start -> (upload, execute, download)* -> [snapshot] -> teardown
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import attrs
 
@@ -26,12 +35,23 @@ from claw_core.errors import (
     Unsupported,
 )
 from claw_core.host import Host
+from claw_core.keeping import (
+    Keeping,
+    due,
+    hold,
+    instance_notice,
+    kept_or_told,
+    resume,
+    snapshot_notice,
+    take,
+)
 from claw_core.model import IO, Audit, Command, Control, Exit, Image, Instance, Resize, Sink, Spec
-from claw_core.runs import Record, append
+from claw_core.runs import Record, append, what
 from claw_core.tasks import in_thread, persist
 from claw_core.teardown import destroy
 
 if TYPE_CHECKING:
+    from claw_core.entry import Entry
     from claw_core.intent import Intent
     from claw_core.lease import Lease
     from claw_core.ledger import Ledger
@@ -41,6 +61,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Output: TypeAlias = Sink | None
+Step: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen
@@ -61,7 +82,8 @@ class Session:
 
     Leaving the block tears the instance down, whatever happened in it and however often the task
     is cancelled; a teardown that cannot be verified raises `TeardownFailed`, together with the
-    error of the block if there is one.
+    error of the block if there is one. What is to be kept before that, and is not, raises
+    `NotKept`; an instance that is kept is not torn down. A second cancellation skips a snapshot.
     """
 
     relay: Relay
@@ -72,6 +94,9 @@ class Session:
     _secrets: Mapping[str, str] = attrs.field(repr=False)
     _listener: events.Listener
     deadlines: Deadlines = Deadlines()
+    _keeping: Keeping = Keeping()
+    _kept: Entry | None = None
+    """Where the instance was kept: it is started again, and not made."""
     record: Record = attrs.field(init=False)
     _instance: Instance | None = attrs.field(init=False, default=None)
     _lease: Lease | None = attrs.field(init=False, default=None)
@@ -95,14 +120,14 @@ class Session:
 
     async def __aenter__(self) -> Self:
         try:
-            claimed = await self._claim()
+            await self._claim()
             # First the durable intent, only then the first side effect: no intent, no instance.
             await in_thread(self._acquire)
             assert self._lease is not None
-            host = Host(self._lease, self.relay.name, self._secrets, self._listener, claimed)
-            self._instance = Instance(self.name, self.spec, host)
-            await self._timed("prepare", self.relay.prepare(self._instance), self.deadlines.prepare)
-            await self._timed("start", self.relay.start(self._instance), self.deadlines.start)
+            self._instance = instance = self._described(self._lease)
+            if self._kept is None:
+                await self._timed("prepare", self.relay.prepare(instance), self.deadlines.prepare)
+            await self._timed("start", self.relay.start(instance), self.deadlines.start)
             self._created = True
             self._listen(self._lease)
             self._lease.mark("running")
@@ -152,8 +177,9 @@ class Session:
 
         Raises:
             Unsupported: the runtime has no terminals; nothing was run.
-            DeadlineExceeded: one of the two deadlines passed; the command was stopped.
-            SpentInstance: the command could not be stopped; only leaving the session is possible.
+            DeadlineExceeded: one of the two deadlines passed. The command was stopped; where the
+                runtime cannot do that, the session takes no more commands.
+            SpentInstance: a command could not be stopped; only leaving the session is possible.
             RuntimeFault: the runtime failed; whether the command ran to its end is unknown.
         """
         instance = self._usable()
@@ -187,9 +213,8 @@ class Session:
         )
         try:
             async with deadline.watch():
-                ended = await self.relay.execute(
-                    instance, Command(tuple(argv), dict(env or {}), workdir, terminal), io
-                )
+                command = Command(tuple(argv), dict(env or {}), workdir, terminal)
+                ended = await self._spending(self.relay.execute(instance, command, io))
                 if ended.reason:
                     ended = attrs.evolve(ended, reason=instance.host.redact(ended.reason))
                 if recorded:
@@ -197,9 +222,6 @@ class Session:
                 return ended
         except DeadlineExceeded as error:
             error.at(runtime=self.relay.name, instance=self.name)
-            raise
-        except SpentInstance:
-            self._spent = True
             raise
         except ClawError:
             if broken:
@@ -263,17 +285,27 @@ class Session:
     async def snapshot(self, target: Audit | Image) -> str:
         """Keep the disk under a name and return it.
 
+        Of a snapshot for inspection it is noted what is known of it, and it is searched for the
+        secrets of the session.
+
         Raises:
             Unsupported: the runtime keeps no snapshots.
         """
-        return await self._timed(
-            "snapshot", self.relay.snapshot(self._usable(), target), self.deadlines.transfer
-        )
+        work = self._take(target) if isinstance(target, Audit) else self._image(target)
+        return await self._timed("snapshot", work, self.deadlines.transfer)
 
-    async def _claim(self) -> tuple[int, ...]:
+    async def _image(self, target: Image) -> str:
+        return await self.relay.snapshot(self._usable(), target)
+
+    async def _take(self, target: Audit) -> str:
+        secrets = {name: self._secrets[name] for name in self.spec.secrets}
+        instance, state = self._usable(), self._ledger.state
+        return await take(self.relay, instance, target, self.record, secrets, state, self._listener)
+
+    async def _claim(self) -> None:
         """Wait for room for what the runtime takes of scarce things; usually that is nothing."""
         if not self.route.assessment.slots:
-            return ()
+            return
         from claw_core.slots import Slots  # few runs need one
 
         self._ticket = await Slots(self._ledger.state).take(
@@ -281,10 +313,18 @@ class Session:
             timeout=self.deadlines.capacity,
             waiting=lambda text: self._listener(events.Notice(text)),
         )
-        return (self._ticket.descriptor,)
 
     def _acquire(self) -> None:
-        self._lease = self._ledger.acquire(self._intent)
+        if self._kept is None:
+            self._lease = self._ledger.acquire(self._intent)
+            return
+        self._lease = resume(self._ledger, self._kept)
+        self._instance, self._created = self._described(self._lease), True
+
+    def _described(self, lease: Lease) -> Instance:
+        claimed = () if self._ticket is None else (self._ticket.descriptor,)
+        host = Host(lease, self.relay.name, self._secrets, self._listener, claimed)
+        return Instance(self.name, self.spec, host)
 
     def _listen(self, lease: Lease) -> None:
         """Take the commands of `claw exec`; a run that cannot goes on without."""
@@ -306,12 +346,28 @@ class Session:
             )
         return self._instance
 
+    async def _spending(self, work: Awaitable[T]) -> T:
+        """Await a hook that may leave the instance spent.
+
+        Where it was stopped, by a deadline or by whoever waits for it, that is what is raised.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            return await work
+        except SpentInstance as error:
+            self._spent = True
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
+            raise
+
     async def _timed(self, phase: str, work: Awaitable[T], limit: float) -> T:
         """Await one phase under its deadline, and remember how long it took."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(limit):
-                return await work
+                return await self._spending(work)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{phase} did not end within {limit:g} s",
@@ -327,7 +383,10 @@ class Session:
         self.record.seconds[phase] = spent
 
     async def _end(self, error: BaseException | None) -> None:
-        """Tear down in a task of its own, and let neither failure hide the other."""
+        """Keep what is to be kept, tear down, and let no failure hide another one.
+
+        Each step is a task of its own, and comes whatever became of those before.
+        """
         try:
             await self._finish(error)
         finally:
@@ -337,28 +396,68 @@ class Session:
     async def _finish(self, error: BaseException | None) -> None:
         if self._lease is None:
             return  # no intent, so no side effect either
-        try:
-            await persist(self._teardown(self._lease))
-        except TeardownFailed as failure:
-            if error is None:
-                raise
-            message = "the run failed, and its instance could not be torn down"
-            raise BaseExceptionGroup(message, [error, failure]) from None
-        finally:
-            if error is not None:
-                phase = getattr(error, "phase", None)
-                self.record.error = type(error).__name__ + (f" in {phase}" if phase else "")
-            await persist(self._remember())
+        failed = error is not None or bool(self.record.exit and self.record.exit.code)
+        if error is not None:
+            self.record.error = what(error)
+        failures: list[Exception] = []
+        cancelled: asyncio.CancelledError | None = None
+        lease = self._lease
+        steps: tuple[tuple[Step, float], ...] = (
+            (functools.partial(self._close, lease), math.inf),
+            # One cancellation is the wish to end; another one, not to wait for a snapshot.
+            (functools.partial(self._keep_snapshot, failed), 1),
+            (functools.partial(self._keep_instance, lease, failed), math.inf),
+            (functools.partial(self._teardown, lease), math.inf),
+            (self._remember, math.inf),
+        )
+        for step, patience in steps:
+            try:
+                await persist(step(), patience)
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
+            except Exception as failure:  # noqa: BLE001 - raised below, with the others
+                failures.append(failure)
+        if failures and (error is not None or len(failures) > 1):
+            message = "the run failed, and its end did not go well"
+            errors = [*([] if error is None else [error]), *failures]
+            raise BaseExceptionGroup(message, errors) from None
+        if failures:
+            raise failures[0]
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self, lease: Lease) -> None:
+        """Let nothing more begin."""
+        if self._instance is None:
+            return
+        lease.mark("stopping")
+        if self._endpoint is not None:
+            await self._endpoint.close()
+
+    async def _keep_snapshot(self, failed: bool) -> None:
+        if self._created and due(self._keeping.snapshot, failed=failed):
+            with kept_or_told(self.record, "snapshot"):
+                name = await self.snapshot(Audit(self.spec.group or "run"))
+            self._listener(snapshot_notice(name))
+
+    async def _keep_instance(self, lease: Lease, failed: bool) -> None:
+        if self._created and due(self._keeping.instance, failed=failed):
+            started = time.monotonic()
+            with kept_or_told(self.record, "stop"):
+                limit = self.deadlines.teardown
+                await hold(self.relay, self._usable(), lease, self._keeping.seconds, limit)
+            self._spend("stop", started)
+            self.record.teardown, self.record.kept_until = "held", lease.detail["wall"]
+            self._listener(instance_notice(self.name, lease.detail["wall"]))
 
     async def _teardown(self, lease: Lease) -> None:
+        if self.record.teardown == "held":
+            return
         started = time.monotonic()
         if self._instance is None:
             await in_thread(lease.release)
             self.record.teardown = "gone"
             return
-        lease.mark("stopping")
-        if self._endpoint is not None:
-            await self._endpoint.close()
         outcome = await destroy(
             self.relay,
             self._instance,

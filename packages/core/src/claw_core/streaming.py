@@ -16,6 +16,7 @@ from claw_core.tasks import persist, stop
 
 TAIL: Final = 4096
 """Bytes of standard error that are kept for a message."""
+END_OF_FILE: Final = b"\x04"
 
 
 @attrs.frozen
@@ -65,6 +66,17 @@ async def attend(process: asyncio.subprocess.Process, io: IO) -> Streamed:
         close = getattr(io.stdin, "aclose", None)
         if close is not None:
             await close()
+
+
+async def typed(chunks: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    """What is typed at a terminal for an input: all of it, and then what ends a file there."""
+    last = b"\n"
+    if chunks is not None:
+        async for chunk in chunks:
+            yield chunk
+            last = chunk[-1:] or last
+    # In the middle of a line the first one only sends the line off.
+    yield END_OF_FILE if last in b"\r\n" else 2 * END_OF_FILE
 
 
 async def end(process: asyncio.subprocess.Process) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,18 +13,28 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-async def persist(work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
-    """Run to the end through any number of cancellations, which are re-raised afterwards.
+async def persist(
+    work: Coroutine[Any, Any, T] | asyncio.Future[T], patience: float = math.inf
+) -> T:
+    """Run to the end through cancellations, which are re-raised afterwards.
 
     The result is lost to a cancelled caller, so work whose result must not be lost stores it.
+
+    Args:
+        work: what to run.
+        patience: how often the caller may be cancelled, those before included, until the work is
+            cancelled as well.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled meanwhile; a failure of the work is its
             context, and no failure is ever lost: it is raised instead of the cancellation.
     """
     task = asyncio.ensure_future(work)
+    caller = asyncio.current_task()
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
+        if caller is not None and caller.cancelling() > patience:
+            task.cancel()
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:

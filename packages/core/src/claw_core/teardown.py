@@ -88,6 +88,8 @@ async def destroy(
     attempt = 0
     failure: Exception | None = None
     with lease:
+        if lease.state == "held":
+            lease.mark("stopping")  # nobody may take for kept what is gone by half
         while True:
             try:
                 async with calls or contextlib.nullcontext():

@@ -20,7 +20,8 @@ from claw_core import failpoints, lifeline, waiter
 from claw_core.errors import WardenUnavailable
 
 _ALLOWED: Final = re.compile(
-    r"HOME|PATH|PYTHONPATH|USER|LOGNAME|TMPDIR|TZ|LANG|LC_.*|CLAW_.*|XDG_.*|DOCKER_.*|TART_.*"
+    r"HOME|PATH|PYTHONPATH|USER|LOGNAME|TMPDIR|TZ|LANG|LC_.*|CLAW_.*|XDG_.*"
+    r"|CONTAINER_.*|DOCKER_.*|TART_.*"
 )
 _SECRET: Final = re.compile(r"PASSW|SECRET|TOKEN|KEY|AUTH|CREDENTIAL", re.IGNORECASE)
 

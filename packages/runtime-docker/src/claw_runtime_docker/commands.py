@@ -11,7 +11,9 @@ from typing import Any, Final
 import attrs
 
 from claw_core.errors import RuntimeFault, SpentInstance
+from claw_core.guest import KILLER
 from claw_core.model import IO, Command, Control, Exit, Resize, Signal, Spec
+from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
@@ -19,7 +21,7 @@ from claw_runtime_docker.container import HOME, directory
 from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.patience import answered
 from claw_runtime_docker.place import Place
-from claw_runtime_docker.scripts import COMMAND, KILLER
+from claw_runtime_docker.scripts import COMMAND
 
 MARKER: Final = "CLAW_COMMAND"
 """Variable in the environment of every command: by it its descendants are found."""
@@ -55,7 +57,8 @@ class Running:
             self.place.running.add(self.token)
         try:
             try:
-                await answered(self._start(spec, piped=io.stdin is not None))
+                piped = io.stdin is not None or self.command.terminal is not None
+                await answered(self._start(spec, piped=piped))
                 assert self._stream is not None
                 problem = await self._attend(self._stream, io)
                 return await self._outcome(spec, problem)
@@ -94,8 +97,11 @@ class Running:
         """Move the streams until the output ends; return why the command was not started."""
         output = asyncio.create_task(self._pump(connection, io))
         others = []
-        if io.stdin is not None:
-            others.append(asyncio.create_task(_feed(connection, io.stdin)))
+        if self.command.terminal is not None:
+            # A terminal has no end that could be closed.
+            others.append(asyncio.create_task(_feed(connection, typed(io.stdin))))
+        elif io.stdin is not None:
+            others.append(asyncio.create_task(_feed(connection, io.stdin, ends=True)))
         if self.command.terminal is not None or io.control is not None:
             others.append(asyncio.create_task(self._control(io.control)))
         tasks: list[asyncio.Task[Any]] = [output, *others]
@@ -148,7 +154,7 @@ class Running:
             if isinstance(message, Resize):
                 await self._resize(message)
             elif isinstance(message, Signal):
-                await self.place.inside(f"kill -{message.number} -- -{pid}")
+                await self.place.inside(f"kill -{message.number} -{pid}")
 
     async def _resize(self, size: Resize) -> None:
         await self._pid
@@ -245,11 +251,14 @@ async def _unsplit(read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[tuple[
         yield 1, data
 
 
-async def _feed(connection: Connection, chunks: AsyncIterator[bytes]) -> None:
-    """Write everything, and say that it was all; a reader that is gone ends it."""
+async def _feed(
+    connection: Connection, chunks: AsyncIterator[bytes], *, ends: bool = False
+) -> None:
+    """Write everything, and say that it was all if it `ends`; a reader that is gone ends it."""
     async for chunk in chunks:
         try:
             await connection.write(chunk)
         except OSError:
             return
-    connection.half_close()
+    if ends:
+        connection.half_close()

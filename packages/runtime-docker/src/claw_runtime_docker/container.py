@@ -19,6 +19,8 @@ WORKSPACE: Final = "/workspace"
 """Where commands start if nothing else is said: the first mount, or else scratch space here."""
 SCRATCH: Final = ("/tmp", "/run", OWN, HOME, WORKSPACE)  # noqa: S108 - inside the container
 """Writable places, in memory."""
+OWN_PLACES: Final = (HOME, WORKSPACE)
+"""Those of them that lie on the disk where that is kept: they are for what a command makes."""
 PROFILE: Final = Path(__file__).with_name("seccomp.json")
 """Filter of system calls under which no command can set a set-user-id bit, in Docker's format."""
 INSTALL_LABEL: Final = "claw.install"
@@ -60,7 +62,13 @@ class Abilities:
 
 
 def create_body(
-    instance: Instance, settings: Settings, image: str, token: str, able: Abilities
+    instance: Instance,
+    settings: Settings,
+    image: str,
+    token: str,
+    able: Abilities,
+    *,
+    on_disk: bool = False,
 ) -> dict[str, Any]:
     """Return the body of the request that creates the instance's container.
 
@@ -70,6 +78,7 @@ def create_body(
         image: what it starts from.
         token: what ends the secrets that the keeper is told.
         able: what the engine can do.
+        on_disk: whether the places of `OWN_PLACES` lie on its disk, not in memory.
     """
     spec = instance.spec
     resources = spec.resources
@@ -78,7 +87,9 @@ def create_body(
     # A directory that is in the image keeps its mode, so each must belong to who shall write there.
     owner = "mode=1777" if able.podman else f"uid={uid},gid={gid}"
     options = f"rw,exec,nosuid,nodev,size={memory},{owner}"
-    mounted = {mount.target.rstrip("/") for mount in spec.mounts}
+    elsewhere = {mount.target.rstrip("/") for mount in spec.mounts}
+    if on_disk:
+        elsewhere |= {*OWN_PLACES}
     return {
         "Image": image,
         "Entrypoint": ["sh", "-c", KEEPER, "claw"],
@@ -93,7 +104,7 @@ def create_body(
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": {
-            "AutoRemove": True,
+            "AutoRemove": not spec.persistent,  # else it is gone as soon as it is stopped
             "Init": able.init,
             "LogConfig": {"Type": "none"},
             "NetworkMode": "default" if spec.network == "default" else "none",
@@ -101,8 +112,8 @@ def create_body(
             "CapAdd": list(settings.capabilities),
             "SecurityOpt": _security(spec, settings, able),
             "IpcMode": "private",
-            "ReadonlyRootfs": settings.read_only,
-            "Tmpfs": {place: options for place in SCRATCH if place not in mounted},
+            "ReadonlyRootfs": settings.read_only and not on_disk,
+            "Tmpfs": {place: options for place in SCRATCH if place not in elsewhere},
             "PidsLimit": resources.processes or settings.processes,
             "Memory": memory,
             "MemorySwap": memory,

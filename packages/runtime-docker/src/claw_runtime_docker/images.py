@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from claw_core.errors import RuntimeFault
-from claw_core.model import Audit, Refusal, SnapshotTarget
+from claw_core.model import Audit, Refusal, Snapshot, SnapshotTarget, instance_name
 from claw_runtime_docker.container import INSTALL_LABEL
 from claw_runtime_docker.engine import Engine
 from claw_runtime_docker.errors import CONFLICT, NOT_FOUND, EngineBroken, EngineError
@@ -23,6 +24,14 @@ AGENT: Final = "claw-agent"
 """The image that `claw image prepare` makes, and of instances for which none is named."""
 AUDITS: Final = "claw-audit"
 """Repository of images that are kept for inspection."""
+_DELETED: Final = 2
+"""The kind of a change: the path is not there any more."""
+_AUDIT: Final = re.compile(
+    rf"(?:(?:localhost|docker\.io/library)/)?({AUDITS}:.+-([0-9a-f]{{8}})-([0-9a-f]{{12}}))"
+)
+"""The name of one: it tells which install has made it of which instance. (Labels are inherited by
+what is made of it, and Podman up to 4.8 takes none:
+https://github.com/containers/podman/issues/13770)"""
 
 
 async def find(engine: Engine, image: str) -> Any:
@@ -89,8 +98,7 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
     What lies in memory is not in it: `/run` with the secrets, `/tmp`, the home directory.
     """
     if isinstance(target, Audit):
-        label = re.sub(r"[^A-Za-z0-9_.-]+", "-", target.label).strip("-.")[:100] or "audit"
-        name, tag = AUDITS, f"{label}-{instance.rpartition('-')[2]}"
+        name, tag = AUDITS, f"{target.slug}-{instance.removeprefix('claw-')}"
     else:
         name, tag = split(target.name)
     config = (await engine.call("GET", f"/images/{image}/json"))["Config"]
@@ -111,10 +119,63 @@ async def commit(engine: Engine, instance: str, image: str, target: SnapshotTarg
     return f"{name}:{tag}"
 
 
-async def changes(engine: Engine, instance: str) -> list[str]:
-    """Return what differs from the image, as lines such as `A /etc/new`."""
+async def audits(engine: Engine, install: str) -> frozenset[Snapshot]:
+    """The engine's own listing of an install's images for inspection."""
+    found = await engine.call("GET", "/images/json")
+    if not isinstance(found, list):
+        raise EngineBroken(f"the engine at {engine.endpoint} gave no listing of images")
+    names = (name for one in found for name in one.get("RepoTags") or ())
+    mine = [match for name in names if (match := _AUDIT.fullmatch(name)) and match[2] == install]
+    sizes = await asyncio.gather(*(_size(engine, match[1]) for match in mine))
+    return frozenset(
+        Snapshot(match[1], instance_name(match[2], match[3]), size)
+        for match, size in zip(mine, sizes, strict=True)
+    )
+
+
+def is_audit(image: str) -> bool:
+    """Whether an image is one for inspection, by its name."""
+    return _AUDIT.fullmatch(image) is not None
+
+
+async def remove_audit(engine: Engine, image: str) -> None:
+    """Remove an image for inspection, and see that it is absent.
+
+    Raises:
+        RuntimeFault: it is no such image, or something still needs it.
+    """
+    if not is_audit(image):
+        raise RuntimeFault(
+            f"{image} is no snapshot of claw's", remedy="see `claw snapshots list` for their names"
+        )
+    try:
+        await engine.call("DELETE", f"/images/{image}", timeout=COMMIT_TIMEOUT)
+    except EngineError as error:
+        if error.status == CONFLICT:
+            raise RuntimeFault(
+                f"{image} is in use: {error.said}", remedy="end what was started from it first"
+            ) from error
+        if error.status != NOT_FOUND:
+            raise
+    if await present(engine, image):
+        raise RuntimeFault(f"{image} is still there", remedy="see the engine's log")
+
+
+async def _size(engine: Engine, image: str) -> int | None:
+    """Bytes of the layer that a snapshot has added; None where it is gone meanwhile."""
+    try:
+        layers = await engine.call("GET", f"/images/{image}/history")
+    except EngineError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
+    return int(layers[0]["Size"])
+
+
+async def changes(engine: Engine, instance: str) -> frozenset[str]:
+    """Return the paths that were added to the image, or are not what they were there."""
     found = await engine.call("GET", f"/containers/{instance}/changes", timeout=COMMIT_TIMEOUT)
-    return [f"{'CAD'[change['Kind']]} {change['Path']}" for change in found or ()]
+    return frozenset(change["Path"] for change in found or () if change["Kind"] != _DELETED)
 
 
 async def _remove_unnamed(engine: Engine, image: str) -> None:

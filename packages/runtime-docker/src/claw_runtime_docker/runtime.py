@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from claw_core import failpoints
 from claw_core.errors import ClawError, ConfigError, RuntimeFault
-from claw_core.hookspecs import Runtime
+from claw_core.hookspecs import AGENT, Runtime
 from claw_core.model import (
     IO,
     Assessment,
@@ -23,10 +23,12 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
-from claw_runtime_docker import assessing, fence, images
+from claw_core.search import search_in
+from claw_runtime_docker import assessing, fence, images, starting
 from claw_runtime_docker.commands import Running
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.container import HOME, Abilities, create_body
@@ -37,12 +39,12 @@ from claw_runtime_docker.errors import NOT_FOUND, EngineBroken, EngineError
 from claw_runtime_docker.patience import answered
 from claw_runtime_docker.place import Place
 from claw_runtime_docker.settings import Settings
-from claw_runtime_docker.starting import begin
 
 _PRE_CREATE = failpoints.declare("docker.pre-create", "the container is about to be created")
 _POST_CREATE = failpoints.declare("docker.post-create", "the container exists, not started")
 _PRE_START = failpoints.declare("docker.pre-start", "its standard input is held, not started")
 _POST_START = failpoints.declare("docker.post-start", "it takes commands")
+_STOPPED = failpoints.declare("docker.stopped", "it has ended, and its disk is kept")
 _PRE_DELETE = failpoints.declare("docker.pre-delete", "the container is about to be removed")
 _REMOVED = failpoints.declare("docker.removed", "nothing of its name is left or can come")
 
@@ -74,7 +76,7 @@ class DockerRuntime(Runtime):
         ConfigError: a setting is unknown or wrong.
     """
 
-    recipe = Path(__file__).with_name("agent.toml")
+    recipe = AGENT
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = Settings.parse(settings)
@@ -118,7 +120,8 @@ class DockerRuntime(Runtime):
         image = assessing.image_of(instance.spec, self._settings)
         able = await Abilities.of(engine)
         live = self._live[instance.name] = _Live(secrets.token_hex(16))
-        body = create_body(instance, self._settings, image, live.token, able)
+        kept = instance.spec.persistent or images.is_audit(image)
+        body = create_body(instance, self._settings, image, live.token, able, on_disk=kept)
         failpoints.hit(_PRE_CREATE)
         try:
             await answered(_create(engine, live, instance.name, body))
@@ -128,17 +131,24 @@ class DockerRuntime(Runtime):
             await images.pull(engine, image, instance.host.progress)
             await answered(_create(engine, live, instance.name, body))
         failpoints.hit(_POST_CREATE)
+        if kept:
+            from claw_runtime_docker import disk  # most containers keep nothing
+
+            await disk.furnish(engine, instance.name, instance.spec, self._settings)
 
     async def start(self, instance: Instance) -> None:
         """Start the container, whose life from now on hangs on a socket of this process."""
-        engine, live = self._engine(), self._living(instance)
+        engine, live = self._engine(), self._live.get(instance.name)
+        if live is None:  # it was stopped
+            token = await starting.token(engine, instance.name)
+            live = self._live[instance.name] = _Live(token, unknown=False)
         secret = {name: instance.host.secret(name) for name in instance.spec.secrets}
         live.held = await engine.hijack(
             f"/containers/{instance.name}/attach",
             {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1},
         )
         failpoints.hit(_PRE_START)
-        keeper = await begin(engine, live.held, instance.name, live.token, secret)
+        keeper = await starting.begin(engine, live.held, instance.name, live.token, secret)
         live.place = Place(engine, instance.name, keeper)
         failpoints.hit(_POST_START)
 
@@ -172,9 +182,28 @@ class DockerRuntime(Runtime):
         instance.host.progress(f"{name}: {len(changed)} paths differ from {image}")
         return name
 
-    async def changes(self, instance: Instance) -> list[str]:
-        """Return what differs from the image, as lines such as `A /etc/new`."""
-        return await images.changes(self._engine(), instance.name)
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """The engine's own listing of images for inspection."""
+        return await images.audits(self._engine(), install)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Remove an image for inspection."""
+        await images.remove_audit(self._engine(), name)
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Look into those files that differ from the image: nothing else is the instance's."""
+        changed = await images.changes(self._engine(), instance.name)
+        execute = functools.partial(self.execute, instance)
+        return await search_in(execute, sorted(changed), texts)
+
+    async def stop(self, instance: Instance) -> None:
+        """End the container, and keep it: without its own standard input it would not go on."""
+        engine = self._engine()
+        await starting.end(engine, instance.name)
+        failpoints.hit(_STOPPED)
+        live = self._live.pop(instance.name, None)
+        if live is not None and live.held is not None:
+            live.held.close()
 
     async def teardown(self, instance: Instance) -> None:
         """Remove the container, and keep one whose creation is under way from coming."""

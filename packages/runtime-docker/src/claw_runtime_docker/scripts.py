@@ -47,39 +47,6 @@ Arguments: the token, the directory to start in, rows and columns of the termina
 the command. No variable is set: the environment is the command's.
 """
 
-KILLER: Final = """
-exec 2>/dev/null
-keeper=$1 marker=$2 root=$3 all=$4 mine=" $3 " round=0
-while [ $round -lt 500 ]; do
-    round=$((round + 1)) found=
-    for entry in /proc/[0-9]*; do
-        pid=${entry#/proc/}
-        case $pid in 1|"$keeper"|$$) continue ;; esac
-        IFS= read -r stat < "$entry/stat" || continue
-        set -- ${stat##*) }
-        [ "$1" = Z ] && continue
-        hit=$all
-        [ -n "$root" ] && [ "$4" = "$root" ] && hit=1
-        case $mine in *" $2 "*|*" $pid "*) hit=1 ;; esac
-        if [ -z "$hit" ]; then
-            while IFS= read -r line || [ -n "$line" ]; do
-                case $line in *"$marker"*) hit=1 ;; esac
-            done < "$entry/environ"
-        fi
-        [ -n "$hit" ] || continue
-        mine="$mine$pid " found=1
-        kill -9 "$pid"
-    done
-    [ -n "$found" ] || exit 0
-done
-exit 1
-"""
-"""Kills a command with all its descendants, and exits with 0 when it sees none any more.
-
-Arguments: the keeper's pid, a text in the environment of what is to be killed, the pid of the
-command (or empty), and `1` to kill everything but the keeper.
-"""
-
 
 def secrets_file(secrets: Mapping[str, str], end: str) -> bytes:
     """What the keeper is told: assignments that any `sh` reads, and the line that ends them."""

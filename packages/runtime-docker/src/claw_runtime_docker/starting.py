@@ -1,4 +1,4 @@
-"""Brings a created container to life: started, told its secrets, and seen to answer."""
+"""Brings a container to life: started, told its secrets, and seen to answer; and ends it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from claw_core.errors import RuntimeFault
 from claw_runtime_docker import frames
 from claw_runtime_docker.connection import Connection
 from claw_runtime_docker.engine import Engine
+from claw_runtime_docker.errors import NOT_FOUND, EngineError
 from claw_runtime_docker.scripts import secrets_file
 
 START_TIMEOUT: Final = 120.0
 """Seconds that the engine has to start a container."""
 READY_TIMEOUT: Final = 60.0
 """Seconds that a started container has to answer."""
+END_TIMEOUT: Final = 30.0
+"""Seconds that a container has to end that was killed."""
 
 
 async def begin(
@@ -41,6 +44,31 @@ async def begin(
         ) from None
     except OSError:
         return await _answer(held, token)  # it has ended already, and may have said why
+
+
+async def token(engine: Engine, name: str) -> str:
+    """Return what ends the secrets that the keeper of a container is told.
+
+    Raises:
+        EngineError: there is no such container.
+    """
+    return str((await engine.call("GET", f"/containers/{name}/json"))["Config"]["Cmd"][0])
+
+
+async def end(engine: Engine, name: str) -> None:
+    """Kill everything in a container, and return when it has ended; its disk stays.
+
+    Raises:
+        RuntimeFault: it does not end, or there is no such container.
+    """
+    try:
+        await engine.call("POST", f"/containers/{name}/kill")
+    except EngineError as error:
+        # That it does not run is a conflict for Docker, and some other error for Podman.
+        if error.status == NOT_FOUND:
+            raise
+    condition = {"condition": "not-running"}
+    await engine.call("POST", f"/containers/{name}/wait", condition, timeout=END_TIMEOUT)
 
 
 async def _answer(held: Connection, token: str) -> str:

@@ -7,6 +7,8 @@ they can be; `tart ip` is what is left where they cannot.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import os
 import re
 import time
 from pathlib import Path
@@ -14,39 +16,47 @@ from typing import Final
 
 import attrs
 
+from claw_core.errors import RuntimeFault
 from claw_core.host import Host
 from claw_core.tasks import in_thread, persist, stop
 from claw_runtime_tart.cli import Tart
+from claw_runtime_tart.vms import Directory
 
 PAUSE: Final = 0.05
 """Seconds between two looks at the leases: another program writes them, which is no event here."""
 LATE: Final = 10.0
 """Seconds after which Tart is asked as well: a guest may have told the server another identity."""
 WAIT: Final = 15
-"""Seconds that one `tart ip` waits before it is asked in another way."""
+"""Seconds that one `tart ip` waits, and looks once in every one of them."""
+STEPS: Final = (0.0, 0.25, 0.5, 0.75)
+"""Seconds after which it is begun where it is all that there is, so that it does not look late."""
 _ENTRY: Final = re.compile(r"\{(.*?)\}", re.DOTALL)
 _FIELD: Final = re.compile(r"^\s*(\w+)=(.*?)\s*$", re.MULTILINE)
 
 
 @attrs.define(eq=False)
 class Address:
-    """Finds the address of one guest, again whenever it may have changed.
-
-    Attributes:
-        resolvers: how `tart ip` may ask, in turn.
-    """
+    """Finds the address of one guest, again whenever it may have changed."""
 
     tart: Tart
     host: Host
     name: str
-    mac: str
     leases: Path
-    resolvers: tuple[str, ...]
-    _turn: int = 0
+    _turn: int = -1
 
     async def find(self) -> str:
         """Wait for the address; the caller sets the deadline, and cancels."""
-        tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._ask())]
+        self._turn += 1
+        config = await in_thread(Directory(self.tart.home).config, self.name)
+        dhcp = (LATE,) if await in_thread(os.access, self.leases, os.R_OK) else STEPS
+        # Linux guests often tell the DHCP server something else than their card's address.
+        agent = 0.0 if config.get("os") == "linux" else LATE
+        asked = (
+            self._look(),
+            *(self._ask("dhcp", late) for late in dhcp),
+            self._ask("agent", agent),
+        )
+        tasks = [asyncio.create_task(one) for one in asked]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -54,42 +64,46 @@ class Address:
             await persist(stop(tasks))
 
     async def _look(self) -> str:
-        while True:
-            found = await in_thread(leased, self.leases, self.mac)
-            if found is not None:
-                return found
+        while (found := await in_thread(self._leased)) is None:  # noqa: ASYNC110 - of another program
             await asyncio.sleep(PAUSE)
+        return found
 
-    async def _ask(self) -> str:
-        if self.leases.exists() and self.resolvers[0] == "dhcp":
-            await asyncio.sleep(LATE)
-        while True:
-            found = await self._asked()
-            if found is not None:
-                return found
-            await asyncio.sleep(PAUSE)
+    def _leased(self) -> str | None:
+        # Tart changes the address of the card when another machine that runs has the same.
+        mac = Directory(self.tart.home).config(self.name).get("macAddress")
+        found = leased(self.leases, str(mac))
+        return found[self._turn % len(found)] if found else None
 
-    async def _asked(self) -> str | None:
-        resolver = self.resolvers[self._turn % len(self.resolvers)]
-        self._turn += 1
-        done = await self.tart.call(
-            *("ip", self.name, "--wait", str(WAIT), "--resolver", resolver),
-            host=self.host,
-            timeout=WAIT + 30.0,
-        )
-        return done.stdout.decode(errors="replace").strip() or None if not done.code else None
+    async def _ask(self, resolver: str, late: float) -> str:
+        await asyncio.sleep(late)
+        while (found := await self._asked(resolver)) is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.5)
+        return found
+
+    async def _asked(self, resolver: str) -> str | None:
+        try:
+            done = await self.tart.call(
+                *("ip", self.name, "--wait", str(WAIT), "--resolver", resolver),
+                host=self.host,
+                timeout=WAIT + 30.0,
+            )
+            *_, last = ("", *done.stdout.decode(errors="replace").split())
+            return None if done.code else str(ipaddress.IPv4Address(last))
+        except (RuntimeFault, ValueError):
+            return None
 
 
-def leased(path: Path, mac: str) -> str | None:
-    """The address of the newest lease of a network card that is not over.
+def leased(path: Path, mac: str) -> list[str]:
+    """The addresses of the newest leases of a network card, as far as they are not over.
 
-    macOS writes its octets without leading zeros; a file that is being written may be torn.
+    Usually that is one, and none until it is made. macOS writes the octets of a card without
+    leading zeros; a file that is being written may be torn.
     """
     try:
         text = path.read_text(errors="replace")
     except OSError:
-        return None
-    best: tuple[int, str] | None = None
+        return []
+    found: dict[int, list[str]] = {}
     for entry in _ENTRY.findall(text):
         fields = dict(_FIELD.findall(entry))
         card = fields.get("hw_address", "").partition(",")[2]
@@ -98,8 +112,8 @@ def leased(path: Path, mac: str) -> str | None:
         except ValueError:
             continue
         if _octets(card) == _octets(mac) and until > time.time() and "ip_address" in fields:
-            best = max(best or (0, ""), (until, fields["ip_address"]))
-    return best[1] if best else None
+            found.setdefault(until, []).append(fields["ip_address"])
+    return found[max(found)] if found else []
 
 
 def _octets(mac: str) -> tuple[int, ...] | None:

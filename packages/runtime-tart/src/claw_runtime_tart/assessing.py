@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +49,7 @@ async def assess(tart: Tart, settings: Settings, spec: Spec) -> Assessment | Ref
     path = await in_thread(Directory(tart.home).image, image)
     if path is None and not (settings.pull and vms.is_remote(image)):
         return _absent(image)
-    if restricted(spec, settings) and shutil.which("softnet") is None:
+    if restricted(spec, settings) and tart.softnet() is None:
         return Refusal(
             "without softnet Tart cannot close a guest's network",
             "brew install openai/tools/softnet, or run with the network default",
@@ -131,7 +130,7 @@ async def describe(tart: Tart, settings: Settings) -> Description:
             False, version, reason=f"the first that works is {oldest}", remedy=cli.INSTALL
         )
     full = Extent.FULL
-    softnet = shutil.which("softnet")
+    softnet = tart.softnet()
     return Description(
         True,
         version,
@@ -193,10 +192,7 @@ async def _leases() -> str:
     )
 
 
-def find(settings: Settings) -> Tart | None:
-    """The command that settings mean; None where there is none."""
-    executable = Tart.find(settings.tart)
-    if executable is None:
-        return None
+def find(settings: Settings) -> Tart:
+    """The command that settings mean, and where it keeps its machines."""
     home = settings.home or Path(os.environ.get("TART_HOME") or Path.home() / ".tart")
-    return Tart(executable, home)
+    return Tart(Tart.find(settings.tart), home.absolute())

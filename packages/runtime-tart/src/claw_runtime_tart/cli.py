@@ -6,12 +6,12 @@ and text; texts are those of Tart 2.27 to 2.35.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -26,6 +26,7 @@ OLDEST: Final = (2, 28)
 CALL_TIMEOUT: Final = 30.0
 """Seconds for a call that only looks or changes little: Tart's locks wait for ever."""
 INSTALL: Final = "brew install openai/tools/tart"
+PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
 
 _GONE: Final = "because there is no such file"
 """A virtual machine was deleted during the walk over all of them: the call can be repeated."""
@@ -60,9 +61,11 @@ class GuestLost(RuntimeFault):
 
 def text_of(done: Completed) -> str:
     """What a call said about its failure, without the noise that also successful ones make."""
-    lines = (done.stderr or done.stdout).decode(errors="replace").splitlines()
-    kept = [line for line in lines if line and "Failed to perform garbage collection" not in line]
-    return " ".join(kept)[:1000].removeprefix("Error: ")
+    for stream in (done.stderr, done.stdout):
+        lines = [line for line in stream.decode(errors="replace").splitlines() if line]
+        if kept := [line for line in lines if "Failed to perform garbage collection" not in line]:
+            return " ".join(kept)[:1000].removeprefix("Error: ")
+    return ""
 
 
 _REMEDIES: Final[Mapping[str, str]] = {
@@ -101,33 +104,43 @@ class Tart:
     Args:
         executable: absolute path.
         home: `TART_HOME`.
+        without: names of secrets in our environment, which are no concern of Tart's.
     """
 
     executable: str
     home: Path
+    without: tuple[str, ...] = (PASSWORD,)
 
     @staticmethod
-    def find(name: str | None) -> str | None:
-        """The absolute path of the command; None where it is not installed.
+    def find(name: str | None) -> str:
+        """The absolute path of the command, or the name that was not found.
 
         A service's PATH often lacks Homebrew's directory, which is therefore looked into as well.
         """
-        return shutil.which(name or "tart") or (None if name else shutil.which(HOMEBREW))
+        found = shutil.which(name or "tart") or (None if name else shutil.which(HOMEBREW))
+        return os.path.abspath(found) if found else name or "tart"  # noqa: PTH100 - not resolved
 
-    def environment(self, without: Sequence[str] = ()) -> dict[str, str]:
-        """The environment of every call: nothing of ours is pruned behind our back.
+    @property
+    def installed(self) -> bool:
+        """Whether the command is there."""
+        return shutil.which(self.executable) is not None
 
-        Args:
-            without: names of the run's secrets, which are no concern of Tart's.
-        """
-        own = {name: value for name, value in os.environ.items() if name not in without}
-        return {**own, "TART_HOME": str(self.home), "TART_NO_AUTO_PRUNE": "1"}
+    def environment(self) -> dict[str, str]:
+        """The environment of every call: nothing of ours is pruned behind our back."""
+        own = {name: value for name, value in os.environ.items() if name not in self.without}
+        # A service's PATH lacks Homebrew's directory, where Tart looks for softnet.
+        places = own.get("PATH"), os.path.dirname(self.executable)
+        path = ":".join(filter(None, places))
+        return {**own, "PATH": path, "TART_HOME": str(self.home), "TART_NO_AUTO_PRUNE": "1"}
+
+    def softnet(self) -> str | None:
+        """The command that closes a guest's network, where Tart will find it."""
+        return shutil.which("softnet", path=self.environment()["PATH"])
 
     async def call(
         self,
         *arguments: str,
         host: Host | None = None,
-        without: Sequence[str] = (),
         mutates: bool = False,
         timeout: float = CALL_TIMEOUT,
     ) -> Completed:
@@ -136,14 +149,13 @@ class Tart:
         Args:
             *arguments: verb and its arguments; no secrets.
             host: of the instance that it is about; None where it is about none.
-            without: as for `environment`.
             mutates: a reaper must wait while it is at work.
             timeout: seconds until it is killed.
 
         Raises:
             RuntimeFault: it cannot be started, or did not end in time.
         """
-        argv, env = (self.executable, *arguments), self.environment(without)
+        argv, env = (self.executable, *arguments), self.environment()
         if host is None:
             return await tools.run(argv, env=env, timeout=timeout)
         return await host.run(argv, mutates=mutates, env=env, timeout=timeout)
@@ -155,32 +167,10 @@ class Tart:
             RuntimeFault: it does not say so.
         """
         done = await self.call("--version", timeout=10.0)
-        if done.code:
+        found = re.search(rb"^(\d+\.\d\S*|SNAPSHOT)$", done.stdout, re.MULTILINE)
+        if found is None:
             raise TartError(done, "say its version")
-        return done.stdout.decode(errors="replace").strip()
-
-    async def listed(self) -> list[Mapping[str, Any]]:
-        """Every local virtual machine, as Tart lists it.
-
-        Raises:
-            RuntimeFault: there is no listing, also after some more attempts.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            done = await self.call("list", "--source", "local", "--format", "json")
-            error = TartError(done, "list virtual machines")
-            if not done.code:
-                try:
-                    found = json.loads(done.stdout)
-                    return [one for one in found if one.get("Source", "local") == "local"]
-                except (ValueError, AttributeError, TypeError):
-                    error = TartError(done, "give a listing that can be read")
-            if attempt == ATTEMPTS:
-                raise error
-        raise AssertionError
-
-
-ATTEMPTS: Final = 5
-"""How often a listing is asked for: it fails whenever a machine goes while it is made."""
+        return found[1].decode()
 
 
 def supported(version: str) -> bool:

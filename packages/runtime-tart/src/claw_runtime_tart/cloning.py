@@ -37,12 +37,10 @@ class Cloner:
     Args:
         tart: the command.
         host: of the instance.
-        without: names of the run's secrets.
     """
 
     tart: Tart
     host: Host
-    without: tuple[str, ...]
 
     async def clone(self, source: str, name: str) -> None:
         """Make a machine of a new name; a reaper waits while it is being made.
@@ -61,11 +59,10 @@ class Cloner:
                 done = await self.tart.call(
                     *("clone", source, name),
                     host=self.host,
-                    without=self.without,
                     mutates=True,
                     timeout=CLONE_TIMEOUT,
                 )
-                if not done.code:
+                if not done.code and directory.config(name):
                     return
                 error = TartError(done, f"clone {source}")
                 if not error.transient or attempt == ATTEMPTS:
@@ -85,7 +82,7 @@ class Cloner:
                 self.host.progress(f"{image}: {lines[-1] or lines[0]}")
 
         # CI selects the plain progress of one line a step.
-        env = {**self.tart.environment(self.without), "CI": "1"}
+        env = {**self.tart.environment(), "CI": "1"}
         io = IO(None, tell, tell)
         done = await self.host.stream((self.tart.executable, "pull", image), io, env=env)
         if done.code:

@@ -19,16 +19,18 @@ from claw_core.errors import RuntimeFault, TeardownFailed
 from claw_core.host import Host
 from claw_core.tasks import in_thread
 from claw_runtime_tart import processes
-from claw_runtime_tart.cli import Tart, TartError
+from claw_runtime_tart.cli import Tart
 from claw_runtime_tart.vms import FILES, Directory
 
 STOP_SECONDS: Final = 5
 """Seconds that Tart gives a machine to stop before it kills it."""
 PATIENCE: Final = 40.0
-"""Seconds until an attempt gives up; core makes others."""
+"""Seconds that its processes have to end; core makes other attempts."""
+DELETE_PATIENCE: Final = 2.0
+"""Seconds of asking Tart to delete what nobody runs, until its directory is removed without."""
 
 _STOPPED = failpoints.declare("tart.stopped", "no process runs the machine")
-_DELETED = failpoints.declare("tart.deleted", "Tart says that the machine is deleted")
+_DELETED = failpoints.declare("tart.deleted", "nothing is left of the machine")
 
 
 @attrs.frozen
@@ -37,12 +39,12 @@ class Ending:
 
     Args:
         tart: the command.
-        host: of the instance.
-        name: of the machine, which is an instance of ours.
+        host: of the instance; None for what is none.
+        name: of the machine, which is one of ours.
     """
 
     tart: Tart
-    host: Host
+    host: Host | None
     name: str
 
     async def end(self) -> None:
@@ -51,15 +53,19 @@ class Ending:
         Raises:
             TeardownFailed: something is.
         """
-        until = time.monotonic() + PATIENCE
-        await self._stop(until)
+        await self.stop()
         failpoints.hit(_STOPPED)
-        await self._delete(until)
+        await self._delete()
         failpoints.hit(_DELETED)
 
-    async def _stop(self, until: float) -> None:
-        """See that no process runs it: asked to stop once, and killed when it does not."""
+    async def stop(self) -> None:
+        """See that no process runs it: asked to stop once, and killed when it does not.
+
+        Raises:
+            TeardownFailed: some process does.
+        """
         directory = Directory(self.tart.home)
+        until = time.monotonic() + PATIENCE
         asked = False
         pause = 0.01
         while True:
@@ -78,7 +84,7 @@ class Ending:
                     )
                     continue
                 except RuntimeFault as error:
-                    self.host.progress(f"tart stop: {error.message}")
+                    self._tell(f"tart stop: {error.message}")
             processes.kill(running)
             if holder is not None and holder not in running:
                 processes.kill([holder])
@@ -90,25 +96,25 @@ class Ending:
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
 
-    async def _delete(self, until: float) -> None:
+    async def _delete(self) -> None:
+        """Delete it; what Tart does not know, or cannot delete, is removed by its path."""
         directory = Directory(self.tart.home)
-        path = directory.path(self.name)
+        configuration = directory.path(self.name) / FILES[0]
+        until = time.monotonic() + DELETE_PATIENCE
         pause = 0.05
-        while await in_thread(path.exists):
-            if not await in_thread((path / FILES[0]).exists):
-                # Half deleted: Tart neither lists nor deletes it, and its disk is there.
-                await in_thread(directory.remove, self.name)
-                continue
-            done = await self.tart.call(
-                *("delete", self.name), host=self.host, mutates=True, timeout=30.0
-            )
-            if not await in_thread(path.exists):
-                return
-            if time.monotonic() > until:
-                raise TeardownFailed(
-                    str(TartError(done, "delete the virtual machine").message),
-                    remedy=f"see why, and then: tart delete {self.name}",
-                )
-            await self._stop(until)
+        while await in_thread(configuration.exists):
+            try:
+                await self.tart.call("delete", self.name, host=self.host, mutates=True)
+            except RuntimeFault as error:
+                self._tell(f"tart delete: {error.message}")
+                break
+            if not await in_thread(configuration.exists) or time.monotonic() > until:
+                break
+            await self.stop()
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
+        await in_thread(directory.remove, self.name)
+
+    def _tell(self, text: str) -> None:
+        if self.host is not None:
+            self.host.progress(text)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +15,7 @@ import attrs
 from claw_core import lifeline
 from claw_core.errors import RuntimeFault
 from claw_core.host import Host
-from claw_core.tasks import persist
+from claw_core.tasks import persist, stop
 from claw_runtime_tart import cli
 from claw_runtime_tart.cli import GuestLost, Tart
 
@@ -26,6 +27,8 @@ LAST_WORDS: Final = 1.0
 """Seconds that a machine has to end after its guest was lost, and to say why."""
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 _TAIL: Final = 4096
+_REST: Final = 0.5
+"""Seconds for what an ended process has said: whatever outlives it may keep its output open."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +42,7 @@ class Machine:
     name: str
     _process: asyncio.subprocess.Process
     _lifeline: int
+    _output: FileIO
     _said: bytearray = attrs.field(init=False, factory=bytearray)
     _ended: asyncio.Task[int] = attrs.field(init=False)
 
@@ -46,9 +50,7 @@ class Machine:
         self._ended = asyncio.create_task(self._watch())
 
     @classmethod
-    async def start(
-        cls, tart: Tart, host: Host, name: str, options: Sequence[str], without: Sequence[str]
-    ) -> Self:
+    async def start(cls, tart: Tart, host: Host, name: str, options: Sequence[str]) -> Self:
         """Start `tart run` in a session of its own, and return at once.
 
         Args:
@@ -56,13 +58,15 @@ class Machine:
             host: of the instance, whose claims the machine holds.
             name: of the machine.
             options: of `tart run`.
-            without: names of the run's secrets.
 
         Raises:
             RuntimeFault: it cannot be started.
         """
         (lock,) = host.inherited()
         reading, writing = lifeline.pipe()
+        # Not asyncio's own pipe, whose end its `wait` waits for, although others may keep it open.
+        listening, speaking = os.pipe()
+        output = FileIO(listening)
         numbers = ",".join(map(str, host.claimed))
         command = (tart.executable, "run", name, *options)
         try:
@@ -70,21 +74,22 @@ class Machine:
                 *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
                 *(str(GRACE), str(lock), numbers, *command),
                 stdin=reading,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=speaking,
                 stderr=asyncio.subprocess.STDOUT,
-                env=tart.environment(without),
+                env=tart.environment(),
                 pass_fds=(lock, *host.claimed),
                 start_new_session=True,
             )
-        except OSError as error:
+        except BaseException as error:
             lifeline.close(writing)
-            raise RuntimeFault(f"cannot start the machine: {error.strerror}") from error
-        except BaseException:
-            lifeline.close(writing)
+            output.close()
+            if isinstance(error, OSError):
+                raise RuntimeFault(f"cannot start the machine: {error.strerror}") from error
             raise
         finally:
             os.close(reading)
-        return cls(name, process, writing)
+            os.close(speaking)
+        return cls(name, process, writing, output)
 
     @property
     def running(self) -> bool:
@@ -143,12 +148,24 @@ class Machine:
             await asyncio.wait({self._ended})
 
     async def _watch(self) -> int:
-        stream = self._process.stdout
-        assert stream is not None
-        while data := await stream.read(4096):
-            self._said += data
-            del self._said[:-_TAIL]
-        return await self._process.wait()
+        listening = asyncio.create_task(self._listen())
+        try:
+            return await self._process.wait()
+        finally:
+            await asyncio.wait({listening}, timeout=_REST)
+            await stop([listening])
+
+    async def _listen(self) -> None:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._output
+        )
+        try:
+            while data := await stream.read(_TAIL):
+                self._said += data
+                del self._said[:-_TAIL]
+        finally:
+            transport.close()
 
     def _why(self, what: str) -> RuntimeFault:
         return cli.fault(self.said, f"the virtual machine has ended {what}")

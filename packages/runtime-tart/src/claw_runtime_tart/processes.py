@@ -6,6 +6,7 @@ an instance is in the arguments of its process, and of no other: nobody can gues
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -14,18 +15,24 @@ from typing import Final
 
 from claw_core import tools
 from claw_core.errors import RuntimeFault
+from claw_core.model import IO
+from claw_runtime_tart.reached import drop
 
-_RUN: Final = re.compile(r"\s*(\d+) .*\btart run (claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)")
-_LIST: Final = ("ps", "-Aww", "-o", "pid=,args=")
+_NAME: Final = rb"(claw-[0-9a-f]{8}-[0-9a-f]{12}[a-z-]*)(?: |$)"
+_RUN: Final = re.compile(rb"^ *(\d+) .*\brun " + _NAME, re.MULTILINE)
+_WAIT: Final = re.compile(rb"^ *(\d+) .*\btart[^/ \n]* (?:ip|exec) (?:-\w )*" + _NAME, re.MULTILINE)
+"""A question to a machine whose asker has died waits on, for as long as it was told to."""
+_LIST: Final = ("/bin/ps", "-Aww", "-o", "pid=,args=")
+_TIMEOUT: Final = 20.0
 
 
 async def of(name: str) -> list[int]:
-    """Pids of everything that runs the machine of this name: `tart run`, and what watches it.
+    """Pids of everything that runs the machine of this name, watches it, or waits for it.
 
     Raises:
         RuntimeFault: the system does not say.
     """
-    return [pid for pid, found in await _running() if found == name]
+    return [pid for pid, found in await _found(_RUN, _WAIT) if found == name]
 
 
 async def names() -> frozenset[str]:
@@ -34,19 +41,32 @@ async def names() -> frozenset[str]:
     Raises:
         RuntimeFault: the system does not say.
     """
-    return frozenset(name for _, name in await _running())
+    return frozenset(name for _, name in await _found(_RUN))
 
 
-async def _running() -> list[tuple[int, str]]:
-    done = await tools.run(_LIST, timeout=20.0)
-    if done.code:
+async def _found(*patterns: re.Pattern[bytes]) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    rest = b""
+
+    async def take(data: bytes) -> None:
+        nonlocal rest  # a busy host has megabytes of arguments, most of them nothing to us
+        lines, _, rest = (rest + data).rpartition(b"\n")
+        for pattern in patterns:
+            found.extend((int(pid), name.decode()) for pid, name in pattern.findall(lines))
+
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            done = await tools.stream(_LIST, IO(None, take, drop))
+    except TimeoutError:
+        done = None
+    if done is None or done.code:
         raise RuntimeFault("ps gives no list of processes", remedy="see what it says: ps -Aww")
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return [(int(found[1]), found[2]) for line in lines if (found := _RUN.match(line))]
+    return found
 
 
 def kill(pids: list[int]) -> None:
     """Kill processes by force; those that have ended meanwhile are no problem."""
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if pid > 0:  # of a lock's holder that the system cannot tell it says 0 or -1: everybody
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

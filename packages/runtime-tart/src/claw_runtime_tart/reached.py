@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from claw_core.errors import RuntimeFault
 from claw_core.model import IO, Exit, Resize
 from claw_runtime_tart.machine import Machine
+
+DRAIN: Final = 1.0
+"""Seconds of waiting for output once a command has ended: descendants may keep its output open."""
+LEFT: Final = 16 << 20
+"""Bytes of output that are taken then: what a command wrote is on its way in buffers, and a
+descendant may write for ever."""
 
 
 class Transport(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,19 +12,18 @@ from typing import Final
 import attrs
 
 from claw_core.errors import ConfigError, RuntimeFault
-from claw_core.model import IO, Instance
+from claw_core.model import Instance
 from claw_core.tasks import in_thread
 from claw_runtime_tart import identity
 from claw_runtime_tart.address import Address
 from claw_runtime_tart.agent import Agent
 from claw_runtime_tart.assessing import image_of, restricted
-from claw_runtime_tart.cli import Tart
+from claw_runtime_tart.cli import PASSWORD, Tart
 from claw_runtime_tart.identity import Identity
-from claw_runtime_tart.reached import Transport, drop
+from claw_runtime_tart.reached import Transport
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.vms import Directory
 
-PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
 PUBLISHED: Final = "admin"
 """The password of the images that Cirrus Labs publishes."""
 AGENT_PAUSE: Final = 0.1
@@ -45,6 +43,11 @@ class Reaching:
     tart: Tart
     instance: Instance
     missing: str = "the guest got no address"
+    _address: Address = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        host, leases = self.instance.host, self.settings.leases
+        self._address = Address(self.tart, host, self.instance.name, leases)
 
     async def reach(self) -> Transport:
         """Return when the guest takes commands; the caller sets the deadline, and cancels.
@@ -67,7 +70,7 @@ class Reaching:
         if self.settings.transport == "ssh" and not restricted(self.instance.spec, self.settings):
             port = self.settings.ssh_port
             try:
-                found = await connecting.connect(self._address, port, credentials)
+                found = await connecting.connect(self._find, port, credentials)
             except connecting.NoRoute as error:
                 self.instance.host.progress(f"{error.message}; trying the guest agent")
                 if not await self._answers():
@@ -78,18 +81,8 @@ class Reaching:
         found = await connecting.tunnel(self._proxy(), credentials)
         return found
 
-    async def _address(self) -> str:
-        config = await in_thread(Directory(self.tart.home).config, self.instance.name)
-        linux = config.get("os") == "linux"
-        found = await Address(
-            self.tart,
-            self.instance.host,
-            self.instance.name,
-            str(config.get("macAddress", "")),
-            self.settings.leases,
-            # Linux guests often tell the DHCP server something else than their card's address.
-            ("agent", "dhcp") if linux else ("dhcp", "agent"),
-        ).find()
+    async def _find(self) -> str:
+        found = await self._address.find()
         self.missing = f"no SSH server answered at {found}"
         return found
 
@@ -103,18 +96,19 @@ class Reaching:
     async def _answers(self) -> bool:
         """Whether the guest agent runs commands."""
         try:
-            io = IO(None, drop, drop)
-            await self._through_agent().run(":", secrets.token_hex(16), io, None)
+            done = await self.tart.call(
+                *("exec", self.instance.name, "true"), host=self.instance.host
+            )
         except RuntimeFault:
             return False
-        return True
+        return not done.code
 
     def _through_agent(self) -> Agent:
-        without = unwanted(self.instance)
-        return Agent(self.tart, self.instance.host, self.instance.name, without)
+        return Agent(self.tart, self.instance.host, self.instance.name)
 
     def _proxy(self) -> tuple[str, ...]:
-        python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home))
+        names = ",".join(self.tart.without)
+        python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home), names)
         inside = ("sudo", "/usr/sbin/sshd", "-i")
         return (*python, self.tart.executable, "exec", "-i", self.instance.name, *inside)
 
@@ -137,8 +131,3 @@ class Reaching:
             return None, self.instance.host.secret(PASSWORD)
         except ConfigError:
             return None, PUBLISHED
-
-
-def unwanted(instance: Instance) -> tuple[str, ...]:
-    """What is in our environment and no concern of Tart's."""
-    return (*instance.spec.secrets, PASSWORD)

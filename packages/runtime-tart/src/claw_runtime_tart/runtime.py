@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,11 +25,13 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
+from claw_core.search import search
 from claw_core.tasks import in_thread, persist
-from claw_runtime_tart import assessing, cli, guest, identity, processes, sealing
+from claw_runtime_tart import assessing, cli, guest, identity, processes, saving, sealing
 from claw_runtime_tart.assessing import image_of, restricted
 from claw_runtime_tart.cli import Tart
 from claw_runtime_tart.cloning import Cloner
@@ -36,14 +40,20 @@ from claw_runtime_tart.furnishing import Furniture
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.machine import Machine
 from claw_runtime_tart.reached import Reached, drop
-from claw_runtime_tart.reaching import Reaching, unwanted
+from claw_runtime_tart.reaching import Reaching
 from claw_runtime_tart.saving import UNFINISHED, Saving
 from claw_runtime_tart.settings import Settings
 from claw_runtime_tart.shares import Shares, first
-from claw_runtime_tart.vms import Directory, is_remote
+from claw_runtime_tart.vms import SOCKET, Directory, is_remote
 
 _HEADLESS: Final = ("--no-graphics", "--no-audio", "--no-clipboard")
 _MISSING: Final = "there is no tart, neither on PATH nor where Homebrew puts it"
+
+KEPT_IN: Final = (
+    *("/Users", "/home", "/root", "/tmp", "/private/tmp", "/var/tmp", "/private/var/folders"),  # noqa: S108 - looked into
+    *("/etc", "/private/etc", "/opt", "/usr/local", "/Library", "/workspace"),
+)
+"""Directories of a guest that what is run there can have written to."""
 
 _PRE_CLONE = failpoints.declare("tart.pre-clone", "the machine is about to be cloned")
 _POST_CLONE = failpoints.declare("tart.post-clone", "the machine is there, stopped")
@@ -91,15 +101,13 @@ class TartRuntime(Runtime):
         self._settings = Settings.parse(settings)
         self._live: dict[str, _Live] = {}
         self._found = assessing.find(self._settings)
-        if self._found is not None:
-            # A reaper, in whatever environment, must look where the machine was made.
-            own = {"tart": self._found.executable, "home": str(self._found.home)}
-            settings = {**settings, **own}
-        super().__init__(settings)
+        # A reaper, in whatever environment, must look where the machine was made.
+        own = {"tart": self._found.executable, "home": str(self._found.home)}
+        super().__init__({**settings, **own})
 
     async def describe(self) -> Description:
         """Say whether Tart is here, and what may stand in its way."""
-        if self._found is None:
+        if not self._found.installed:
             return Description(False, reason=_MISSING, remedy=cli.INSTALL)
         try:
             return await assessing.describe(self._found, self._settings)
@@ -108,9 +116,9 @@ class TartRuntime(Runtime):
 
     async def assess(self, spec: Spec) -> Assessment | Refusal:
         """Say what a machine gives for the spec."""
-        if self._found is None:
+        if not self._found.installed:
             return Refusal(_MISSING, cli.INSTALL)
-        return await assessing.assess(self._found, self._settings, spec)
+        return await assessing.assess(self._tart(spec), self._settings, spec)
 
     async def prepare(self, instance: Instance) -> None:
         """Clone the image, and give the clone what must be its own."""
@@ -125,13 +133,14 @@ class TartRuntime(Runtime):
 
     async def start(self, instance: Instance) -> None:
         """Start the machine, and return as soon as its guest takes commands."""
-        tart, spec = self._tart(), instance.spec
+        tart, spec = self._tart(instance.spec), instance.spec
         shares = await in_thread(Shares.of, spec.mounts, self._settings.share)
         options = [*_HEADLESS, *shares.options(), *self._network(spec)]
+        with contextlib.suppress(FileNotFoundError):
+            # Of its last run, where it was stopped: `tart exec` would not work beside it.
+            await in_thread((Directory(tart.home).path(instance.name) / SOCKET).unlink)
         failpoints.hit(_PRE_RUN)
-        machine = await Machine.start(
-            tart, instance.host, instance.name, options, unwanted(instance)
-        )
+        machine = await Machine.start(tart, instance.host, instance.name, options)
         live = self._live[instance.name] = _Live(machine, Furniture(shares))
         failpoints.hit(_POST_RUN)
         instance.host.progress("booting")
@@ -195,9 +204,33 @@ class TartRuntime(Runtime):
         await self._living(instance).end()
         return await Saving(self._cloner(instance), instance.name).save(target, known)
 
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """What is in Tart's directory of machines that are kept for inspection."""
+        names = await in_thread(Directory(self._tart(Spec()).home).names)
+        return saving.audits(names, install)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a machine that is kept for inspection."""
+        saving.require_audit(name)
+        await Ending(self._tart(Spec()), None, name).end()
+
+    async def search(self, instance: Instance, texts: tuple[str, ...]) -> frozenset[str]:
+        """Look where the guest's user, and programs that he starts, keep their files."""
+        return await search(functools.partial(self.execute, instance), texts, KEPT_IN)
+
+    async def stop(self, instance: Instance) -> None:
+        """Flush the disk, and stop the machine; it is there without this process anyway."""
+        live = self._live.get(instance.name)
+        if live is not None:
+            if live.reached is not None and live.machine.running:
+                await live.reached.transfer("sync", IO(None, drop, drop), "flush the disk")
+            await live.end()
+        await Ending(self._tart(instance.spec), instance.host, instance.name).stop()
+        self._live.pop(instance.name, None)
+
     async def teardown(self, instance: Instance) -> None:
         """Stop and delete the machine, and what of an image is not finished."""
-        tart, live = self._tart(), self._live.get(instance.name)
+        tart, live = self._tart(instance.spec), self._live.get(instance.name)
         failpoints.hit(_PRE_STOP)
         if live is not None:
             await live.end()
@@ -206,12 +239,13 @@ class TartRuntime(Runtime):
         self._live.pop(instance.name, None)
 
     async def list_instances(self, install: str) -> frozenset[str]:
-        """What Tart lists, what is in its directory, and what some process runs."""
-        tart, prefix = self._tart(), f"claw-{install}-"
-        listed = {str(one.get("Name")) for one in await tart.listed()}
-        there = await in_thread(Directory(tart.home).names)
-        found = listed | there | await processes.names()
-        return frozenset(name.removesuffix(UNFINISHED) for name in found if name.startswith(prefix))
+        """What is in Tart's directory, of which its own listing is a part, and what runs."""
+        prefix = f"claw-{install}-"
+        there, running = await asyncio.gather(
+            in_thread(Directory(self._found.home).names), processes.names()
+        )
+        names = (name for name in there | running if name.startswith(prefix))
+        return frozenset(name.removesuffix(UNFINISHED) for name in names)
 
     async def _seal(self, reached: Reached) -> Identity:
         """Make the guest one that can be told from others, and lets in us and nobody else."""
@@ -232,15 +266,13 @@ class TartRuntime(Runtime):
         return options
 
     def _cloner(self, instance: Instance) -> Cloner:
-        return Cloner(self._tart(), instance.host, unwanted(instance))
+        return Cloner(self._tart(instance.spec), instance.host)
 
     def _configured(self, instance: Instance, key: str) -> object:
-        return Directory(self._tart().home).config(instance.name).get(key, "darwin")
+        return Directory(self._found.home).config(instance.name).get(key, "darwin")
 
-    def _tart(self) -> Tart:
-        if self._found is None:
-            raise RuntimeFault(_MISSING, remedy=cli.INSTALL)
-        return self._found
+    def _tart(self, spec: Spec) -> Tart:
+        return attrs.evolve(self._found, without=(cli.PASSWORD, *spec.secrets))
 
     def _living(self, instance: Instance) -> _Live:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import attrs
 
 from claw_core import failpoints
 from claw_core.errors import ConfigError, RuntimeFault
-from claw_core.model import Audit, SnapshotTarget
+from claw_core.model import Audit, Snapshot, SnapshotTarget, instance_name
 from claw_core.tasks import in_thread
 from claw_runtime_tart import returning
 from claw_runtime_tart.cloning import Cloner
@@ -18,11 +19,11 @@ from claw_runtime_tart.ending import Ending
 from claw_runtime_tart.identity import Identity
 from claw_runtime_tart.vms import Directory
 
-AUDITS: Final = "claw-snapshot-"
-"""What the names of machines begin with that are kept for inspection."""
 UNFINISHED: Final = "-image"
 """What follows an instance's name while its image is not in its place; it ends with that."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,50}")
+_AUDIT: Final = re.compile(r"claw-snapshot-[a-z0-9-]+-([0-9a-f]{8})-([0-9a-f]{12})")
+"""The name of a machine for inspection: which install has made it of which instance."""
 
 
 _PRE_SAVE = failpoints.declare("tart.pre-save", "the image is whole, and not in its place")
@@ -53,8 +54,8 @@ class Saving:
             RuntimeFault: nothing was saved, and what was there still is.
         """
         if isinstance(target, Audit):
-            label = re.sub(r"[^a-z0-9]+", "-", target.label.lower()).strip("-")[:20] or "audit"
-            name = f"{AUDITS}{label}-{self.name.rpartition('-')[2]}"
+            label = re.sub(r"[^a-z0-9]+", "-", target.slug.lower())[:13].strip("-") or "audit"
+            name = f"claw-snapshot-{label}-{self.name.removeprefix('claw-')}"
             await self.cloner.clone(self.name, name)
             return name
         if not _NAME.fullmatch(target.name) or target.name.startswith("claw-"):
@@ -81,6 +82,31 @@ class Saving:
         finally:
             await Ending(self.cloner.tart, self.cloner.host, unfinished).end()
         return target.name
+
+
+def audits(names: Iterable[str], install: str) -> frozenset[Snapshot]:
+    """Those of some machines that are kept for inspection, and were made by an install.
+
+    What one occupies alone nobody can tell: clones share their blocks.
+    """
+    found = (_AUDIT.fullmatch(name) for name in names)
+    return frozenset(
+        Snapshot(match[0], instance_name(match[1], match[2]))
+        for match in found
+        if match and match[1] == install
+    )
+
+
+def require_audit(name: str) -> None:
+    """See that a machine is one for inspection, by its name.
+
+    Raises:
+        RuntimeFault: it is not, and is none of our business.
+    """
+    if not _AUDIT.fullmatch(name):
+        raise RuntimeFault(
+            f"{name} is no snapshot of claw's", remedy="see `claw snapshots list` for their names"
+        )
 
 
 def _place(path: Path, target: Path) -> None:

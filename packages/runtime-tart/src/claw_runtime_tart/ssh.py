@@ -13,20 +13,25 @@ import attrs
 
 from claw_core.errors import SpentInstance
 from claw_core.model import IO, Control, Exit, Resize, Sink
+from claw_core.streaming import typed
 from claw_core.tasks import persist, stop
 from claw_runtime_tart import guest
 from claw_runtime_tart.cli import GuestLost
+from claw_runtime_tart.reached import DRAIN, LEFT
 
 CHANNELS: Final = 8
-"""Commands at a time on one connection; OpenSSH's server takes ten sessions."""
+"""Commands at a time on one connection; OpenSSH's server takes ten sessions, and one more is ours
+while it brings a program to a terminal."""
 GRACE: Final = 2.0
 """Seconds that a command has to end after each of SIGTERM and SIGKILL."""
-DRAIN: Final = 1.0
-"""Seconds of waiting for output once a command has ended: descendants may keep its output open."""
 TERMINAL: Final = "xterm-256color"
 _CHUNK: Final = 1 << 16
-_FIFO: Final = "umask 077; mkfifo {0} && exec cat > {0}"
-_FROM_FIFO: Final = 'exec /bin/sh -c \'IFS= read -r l < {0}; rm -f {0}; eval "$(printf %b "$l")"\''
+_FIFO: Final = "mkfifo -m 600 {0} 2>/dev/null; test -p {0} && exec cat > {0}"
+_FROM_FIFO: Final = (
+    "exec /bin/sh -c 'mkfifo -m 600 {0} 2>/dev/null; "
+    'IFS= read -r l < {0}; rm -f {0}; eval "$(printf %b "$l")"\''
+)
+"""Either side makes the pipe, whichever comes first."""
 
 
 @attrs.define(eq=False)
@@ -35,6 +40,7 @@ class Connection:
 
     _connection: asyncssh.SSHClientConnection
     _channels: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(CHANNELS))
+    _bringing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     async def run(self, program: str, token: str, io: IO, terminal: Resize | None) -> Exit:
         """Run a program of `guest`, and return how it ended.
@@ -49,10 +55,15 @@ class Connection:
             GuestLost: the connection was lost; how the command ends is unknown.
             SpentInstance: this call was cut short; what the command has started may go on.
         """
-        async with self._channels, self._delivered(program, token, terminal) as (remote, first):
-            process = await self._open(remote, terminal)
+        line = guest.line(program)
+        async with self._channels:
+            if terminal is None:
+                process = await self._open(guest.READER)
+            else:
+                process, line = await self._open_terminal(line, token, terminal), b""
             try:
-                await _attend(process, attrs.evolve(io, stdin=guest.preceded(first, io)))
+                stdin = guest.preceded(line, io) if terminal is None else typed(io.stdin)
+                await _attend(process, attrs.evolve(io, stdin=stdin))
             finally:
                 try:
                     if not process.over.is_set():
@@ -65,35 +76,39 @@ class Connection:
         """Close it; the guest ends anyway."""
         self._connection.abort()
 
-    @contextlib.asynccontextmanager
-    async def _delivered(
-        self, program: str, token: str, terminal: Resize | None
-    ) -> AsyncIterator[tuple[str, bytes]]:
-        """What to run, and the first line of its input.
+    async def _open_terminal(self, line: bytes, token: str, terminal: Resize) -> _Process:
+        """Start a program with a terminal, which would show its line to the user, and cut it.
 
-        A terminal would show that line to its user, and cut it: there a pipe brings it, which is
-        not on the guest's disk either.
+        So a pipe brings that; it is not on the guest's disk either.
         """
-        line = guest.line(program)
-        if terminal is None:
-            yield guest.READER, line
-            return
         path = f"/tmp/.claw-{token}"  # noqa: S108 - a pipe, of a name that nobody can guess
-        bringing = await self._open(_FIFO.format(path), None)
-        try:
-            bringing.stdin.write(line)
-            bringing.stdin.write_eof()
-            yield _FROM_FIFO.format(path), b""
-        finally:
-            bringing.close()
+        async with self._bringing:
+            bringing = await self._open(_FIFO.format(path))
+            try:
+                process = await self._open(
+                    _FROM_FIFO.format(path),
+                    term_type=TERMINAL,
+                    term_size=(terminal.columns, terminal.rows),
+                    request_pty="force",
+                )
+                bringing.stdin.write(line)
+                bringing.stdin.write_eof()
+                over = [asyncio.create_task(one.over.wait()) for one in (bringing, process)]
+                try:
+                    await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    await persist(_kill(process))
+                finally:
+                    await persist(stop(over))
+            finally:
+                bringing.close()
+        return process
 
-    async def _open(self, remote: str, terminal: Resize | None) -> _Process:
-        options: dict[str, Any] = {"encoding": None}
-        if terminal is not None:
-            size = (terminal.columns, terminal.rows)
-            options |= {"term_type": TERMINAL, "term_size": size, "request_pty": "force"}
+    async def _open(self, remote: str, **options: Any) -> _Process:
         try:
-            _, process = await self._connection.create_session(_Process, remote, **options)
+            _, process = await self._connection.create_session(
+                _Process, remote, encoding=None, **options
+            )
         except (OSError, asyncssh.Error) as error:
             raise _lost(error) from error
         assert isinstance(process, _Process)
@@ -130,6 +145,7 @@ class _Output:
     _stream: asyncssh.SSHReader[bytes]
     _sink: Sink
     _rest: float | None = None
+    _left: int = attrs.field(factory=lambda: LEFT)
     _reading: asyncio.Timeout | None = None
 
     async def pump(self) -> None:
@@ -146,7 +162,8 @@ class _Output:
                 self._reading = None
             if self._rest is not None:
                 self._rest = max(0.0, self._rest - (loop.time() - started))
-            if not data:
+                self._left -= len(data)
+            if not data or self._left < 0:
                 return
             await self._sink(data)
 
@@ -183,13 +200,14 @@ async def _attend(process: _Process, io: IO) -> None:
 async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] | None) -> None:
     if chunks is None:
         return
-    try:
-        async for chunk in chunks:
+    async for chunk in chunks:  # one that fails is the caller's failure
+        try:
             stream.write(chunk)
             await stream.drain()
+        except (OSError, asyncssh.Error):
+            return  # it does not want it: its exit code says what it thinks of that
+    with contextlib.suppress(OSError, asyncssh.Error):
         stream.write_eof()
-    except (OSError, asyncssh.Error):
-        pass  # it does not want it: its exit code says what it thinks of that
 
 
 async def _control(process: _Process, control: AsyncIterator[Control] | None) -> None:

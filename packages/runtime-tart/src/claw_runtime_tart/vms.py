@@ -20,6 +20,8 @@ from typing import Any, Final
 import attrs
 
 FILES: Final = ("config.json", "disk.img", "nvram.bin")
+SOCKET: Final = "control.sock"
+"""Where the guest agent is reached; a killed `tart run` leaves it behind."""
 STATE: Final = "state.vzvmsave"
 """What a suspended machine goes on from."""
 _FLOCK: Final = "qqihh" if sys.platform == "darwin" else "hhqqi4x"
@@ -71,7 +73,7 @@ class Directory:
             return None
 
     def remove(self, name: str) -> None:
-        """Remove what is left of a machine that Tart does not know any more.
+        """Remove what is left of a machine that nobody runs, and Tart does not delete.
 
         Raises:
             OSError: it cannot be removed.

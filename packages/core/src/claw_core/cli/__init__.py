@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "Say what would run for a group, and why.",
     "ps": "List the instances that exist or may exist.",
     "reap": "Tear down what dead owners left behind.",
+    "snapshots": "List, open and delete the snapshots that runs have left.",
     "doctor": "See whether what is installed and configured can work here.",
     "trust": "Accept what a group's own file asks for.",
     "image": "Make the image that instances of a runtime start from.",

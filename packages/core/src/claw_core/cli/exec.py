@@ -11,6 +11,7 @@ import attrs
 import click
 
 from claw_core.cli import run
+from claw_core.cli.naming import the_instance
 from claw_core.cli.render import say
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
@@ -113,18 +114,7 @@ async def _find(wanted: str) -> Entry:
 
     async with Router.open() as router:
         entries = await asyncio.to_thread(router.ledger.scan)
-    found = [
-        entry
-        for entry in entries
-        if wanted and any(one.startswith(wanted) for one in (entry.name or "", entry.identity))
-    ]
-    if not found:
-        raise ConfigError(f"there is no instance {wanted!r}", remedy="see `claw ps`")
-    if len(found) > 1:
-        names = ", ".join(sorted(entry.name or entry.path.name for entry in found))
-        raise ConfigError(f"{wanted!r} is ambiguous: {names}", remedy="write more of the name")
-    (entry,) = found
-    return _reachable(entry)
+    return _reachable(the_instance(wanted, entries))
 
 
 def _reachable(entry: Entry) -> Entry:
@@ -134,7 +124,7 @@ def _reachable(entry: Entry) -> Entry:
         raise ClawError(
             "it is kept on purpose: its disk is there, but nothing runs in it",
             instance=entry.name,
-            remedy="see `claw ps`",
+            remedy=f"enter it with `claw shell {entry.name}`",
         )
     if not entry.alive:
         raise ClawError(

@@ -10,7 +10,8 @@ import attrs
 
 from claw_core import units
 from claw_core.errors import ConfigError
-from claw_core.model import Mount, Network, Resources
+from claw_core.keeping import Keeping
+from claw_core.model import Mount, Network, Resources, When
 from claw_core.request import WORKSPACE
 
 
@@ -73,10 +74,6 @@ class Options:
     root: Path | None
     events: Path | None
     group: str | None
-    agent: str | None
-    prompt: str | None
-    session: str | None
-    stdio: bool
     runtime: str | None
     image: str | None
     mounts: tuple[Mount, ...]
@@ -91,10 +88,19 @@ class Options:
     timeout: float | None
     idle_timeout: float | None
     workdir: str | None
+    snapshot: When
+    keep: When
+    keep_for: float
     tty: bool
     json: bool
     quiet: bool
     verbose: bool
+    agent: str | None = None
+    prompt: str | None = None
+    session: str | None = None
+    stdio: bool = False
+    bare: bool = False
+    """Whether the working directory stays out of sight."""
 
     @property
     def asks(self) -> bool:
@@ -113,6 +119,7 @@ class Options:
             "network": self.network,
             "resources": Resources(self.cpus, self.memory, self.processes),
             "workdir": self.workdir,
+            "keeping": self.keeping(),
         }
 
     def check(self) -> None:
@@ -141,9 +148,15 @@ class Options:
 
             archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
 
+    def keeping(self) -> Keeping | None:
+        """What is to be kept at the end."""
+        if self.snapshot == self.keep == "never":
+            return None
+        return Keeping(self.snapshot, self.keep, self.keep_for)
+
     def workspace(self) -> Path | None:
         """The working directory, unless an upload goes where it would be seen."""
-        if any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
+        if self.bare or any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
             return None
         try:
             return Path.cwd()

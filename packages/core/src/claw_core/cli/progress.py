@@ -38,7 +38,7 @@ class ProgressLine:
 
     def __call__(self, event: events.Event) -> None:
         """Take one event."""
-        if self._quiet:
+        if self._quiet and not (isinstance(event, events.Notice) and event.urgent):
             return
         match event:
             case events.Notice(text):

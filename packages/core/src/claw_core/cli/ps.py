@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from claw_core.cli.render import document, reporting, table
+from claw_core.cli.render import age, document, reporting, table
+from claw_core.entry import held
+
+if TYPE_CHECKING:
+    from claw_core.entry import Entry
 
 
 @click.command("ps")
@@ -27,8 +31,7 @@ def command(json: bool) -> None:
     else:
         cells = [("INSTANCE", "RUNTIME", "GROUP", "STATE", "OWNER", "AGE", "REMARK")]
         for row in rows:
-            owner = f"pid {row['owner']}" if row["alive"] else "dead"
-            age = f"{row['age']:.0f} s" if row["age"] is not None else "-"
+            owner = f"pid {row['owner']}" if row["alive"] else "-" if row["until"] else "dead"
             cells.append(
                 (
                     row["name"],
@@ -36,7 +39,7 @@ def command(json: bool) -> None:
                     row["group"] or "-",
                     row["state"],
                     owner,
-                    age,
+                    age(row["age"]),
                     row["remark"] or "",
                 )
             )
@@ -54,9 +57,21 @@ async def _rows() -> list[dict[str, Any]]:
                 "group": entry.intent.group if entry.intent else None,
                 "state": entry.state,
                 "alive": entry.alive,
-                "owner": entry.intent.owner if entry.intent else None,
+                "owner": entry.owner,
                 "age": max(0.0, time.time() - entry.intent.started) if entry.intent else None,
-                "remark": entry.error or entry.detail.get("error"),
+                "until": (until := _until(entry)),
+                "remark": entry.error or entry.detail.get("error") or (until and _kept(until)),
             }
             for entry in await asyncio.to_thread(router.ledger.scan)
         ]
+
+
+def _until(entry: Entry) -> float | None:
+    """The wall-clock time until which an instance is kept on purpose, if it is."""
+    if entry.alive or not held(entry.state, entry.detail):
+        return None
+    return float(entry.detail.get("wall", 0.0))
+
+
+def _kept(until: float) -> str:
+    return f"kept until {time.strftime('%Y-%m-%d %H:%M', time.localtime(until))}"

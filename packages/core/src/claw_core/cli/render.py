@@ -40,6 +40,26 @@ def table(rows: Sequence[Sequence[str]]) -> None:
         click.echo(line.rstrip())
 
 
+def age(seconds: float | None) -> str:
+    """A time that has passed, as people say it."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: int | None) -> str:
+    """A number of bytes, as people say it."""
+    if count is None:
+        return "-"
+    for unit, length in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} B"
+
+
 def failures(error: BaseException) -> Iterator[ClawError]:
     """Every failure of claw in an error or a group of errors."""
     if isinstance(error, BaseExceptionGroup):

@@ -7,7 +7,7 @@ import functools
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 import click
@@ -20,7 +20,8 @@ from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import Parsed, document, exit_code, failures, say
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
-from claw_core.errors import ClawError, TeardownFailed
+from claw_core.errors import ClawError, NotKept, TeardownFailed
+from claw_core.model import When
 
 if TYPE_CHECKING:
     from claw_core.config.config import Config
@@ -110,6 +111,25 @@ JSON_LIMIT = 16 << 20
     help="Stop the command when it is silent for this long (exit code 124).",
 )
 @click.option("-w", "--workdir", metavar="DIR", help="Directory inside to start in.")
+@click.option(
+    "--snapshot",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Keep the disk as a snapshot before the instance is torn down; see `claw snapshots`.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(get_args(When)),
+    default="never",
+    help="Stop the instance and keep it, in place of its teardown; see `claw ps`.",
+)
+@click.option(
+    "--keep-for",
+    type=Parsed("duration", units.duration),
+    metavar="TIME",
+    default="24h",
+    help="For how long it is kept (24h).",
+)
 @configured
 @click.option(
     "--events",
@@ -136,7 +156,12 @@ def command(**options: Any) -> None:
     127 not found; 128+n signal; 2 usage.
     """
     chosen = Options(**options)
-    end_with(_ask(chosen) if chosen.asks else _run(chosen))
+    end_with(_ask(chosen) if chosen.asks else run(chosen))
+
+
+def options_of(*arguments: str) -> Options:
+    """What these arguments of `claw run` ask for."""
+    return Options(**command.make_context("run", [*arguments]).params)
 
 
 async def _ask(options: Options) -> int:
@@ -146,7 +171,8 @@ async def _ask(options: Options) -> int:
     return await agent.serve(options) if options.stdio else await agent.ask(options)
 
 
-async def _run(options: Options) -> int:
+async def run(options: Options) -> int:
+    """Run the command that is asked for, and return the exit code."""
     from claw_core.capture import Capture
 
     options.check()
@@ -161,12 +187,12 @@ async def _run(options: Options) -> int:
             outcome.record = session.record
             for source, target in options.uploads:
                 await session.upload(Path(source), target)
-            run = session.run
+            execute = session.run
             if options.tty:
                 from claw_core.cli import terminal
 
-                run = functools.partial(terminal.run, session, outcome.progress)
-            await run(
+                execute = functools.partial(terminal.run, session, outcome.progress)
+            await execute(
                 options.command,
                 stdin=Reader(0).chunks(),
                 stdout=stdout,
@@ -205,7 +231,8 @@ class Outcome:
         if self.broken:
             return 128 + signal.SIGPIPE
         own = self.record.exit.code if self.record and self.record.exit else 0
-        if not self.known or (own and all(isinstance(one, TeardownFailed) for one in self.known)):
+        at_the_end = (NotKept, TeardownFailed)
+        if not self.known or (own and all(isinstance(one, at_the_end) for one in self.known)):
             return own
         return exit_code(self.known)
 

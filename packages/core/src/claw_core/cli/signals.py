@@ -14,7 +14,7 @@ from claw_core.cli.render import failures, leave, say
 from claw_core.errors import ClawError
 
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TEARING_DOWN: Final = "still tearing down; once more hands it over to the warden"
+TEARING_DOWN: Final = "still tearing down, without a snapshot; once more leaves it to the warden"
 _open: list[Callable[[], None]] = []
 """What must be undone even by a claw that exits at once."""
 
@@ -22,9 +22,9 @@ _open: list[Callable[[], None]] = []
 class Ladder:
     """What has arrived so far.
 
-    The first signal cancels the run, which then tears its instance down. The second says what is
-    still going on. The third leaves the teardown to the warden: claw exits at once, which closes
-    the lease and the lifeline.
+    The first signal cancels the run, which then tears its instance down. The second skips what can
+    be skipped, a snapshot, and says what is still going on. The third leaves the teardown to the
+    warden: claw exits at once, which closes the lease and the lifeline.
     """
 
     def __init__(self, task: asyncio.Task[int], waiting: str) -> None:
@@ -38,6 +38,7 @@ class Ladder:
         if len(self.received) == 1:
             self._task.cancel()
         elif len(self.received) == 2:
+            self._task.cancel()
             say(self._waiting)
         else:
             for undo in reversed(_open):

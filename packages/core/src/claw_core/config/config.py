@@ -14,7 +14,7 @@ import attrs
 
 from claw_core.config import sources
 from claw_core.config.checks import contradictions, unknown_runtimes
-from claw_core.config.settings import Merged, Settings, Source, merge
+from claw_core.config.settings import Merged, Retention, Settings, Source, merge
 from claw_core.config.sources import Problems
 from claw_core.errors import ConfigProblems
 from claw_core.mounts import MountPolicy, Root, protect
@@ -58,6 +58,7 @@ class Config:
         root: the directory that holds `groups/` and `.env`, or None where groups are only labels.
         secrets: name -> value of everything that may be a secret, the environment before `.env`.
         required_observers: names of observers without which nothing runs.
+        retention: how many snapshots for inspection are kept.
         file: where `claw.toml` is or would be, or None where there are no files.
         problems: what is wrong in `claw.toml`, `.env` and the environment; nothing runs then.
     """
@@ -68,6 +69,7 @@ class Config:
     root: Path | None = None
     secrets: Mapping[str, str] = attrs.field(factory=lambda: dict(os.environ), repr=False)
     required_observers: tuple[str, ...] = ()
+    retention: Retention = Retention()
     file: Path | None = None
     problems: tuple[str, ...] = ()
     _read: dict[str, tuple[tuple[int, ...], Group]] = attrs.field(init=False, factory=dict)
@@ -210,6 +212,7 @@ class Config:
             blocked=(*self.policy.blocked, *table.blocked),
         )
         self.required_observers = document.required_observers
+        self.retention = document.snapshots
 
     def _name_problems(self, name: str, folder: Path) -> Iterator[str]:
         if not _is_name(name):

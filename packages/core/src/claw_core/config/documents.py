@@ -13,6 +13,7 @@ from claw_core.config.settings import (
     HostPath,
     InnerPath,
     Milliseconds,
+    Retention,
     Settings,
     Source,
     Variables,
@@ -64,6 +65,7 @@ class ClawToml(Settings):
 
     groups: Mapping[str, Settings] = attrs.field(factory=dict)
     mount_policy: MountPolicyTable = MountPolicyTable()
+    snapshots: Retention = Retention()
     required_observers: tuple[str, ...] = attrs.field(
         default=(),
         metadata={

@@ -14,7 +14,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from claw_core.config.documents import ClawToml, MountPolicyTable
-from claw_core.config.settings import Settings
+from claw_core.config.settings import Retention, Settings
 
 KINDS: Final[Mapping[str, str]] = {
     "Duration": "duration",
@@ -38,7 +38,12 @@ def table() -> Iterator[str]:
     """The rows of the reference, as a table of Markdown."""
     yield "| setting | type | meaning |"
     yield "|---|---|---|"
-    for prefix, kind in (("", Settings), ("", ClawToml), ("mount_policy.", MountPolicyTable)):
+    for prefix, kind in (
+        ("", Settings),
+        ("", ClawToml),
+        ("mount_policy.", MountPolicyTable),
+        ("snapshots.", Retention),
+    ):
         for field in _fields(kind):
             word = _word(get_type_hints(kind)[field.name])
             yield f"| `{prefix}{field.name}` | {word} | {field.metadata['help']} |"
@@ -56,6 +61,9 @@ def example() -> Iterator[str]:
     yield from ("# The runtimes' own tables.", "[runtimes.local]", 'engine = "auto"', "")
     yield "[mount_policy]"
     for field in _fields(MountPolicyTable):
+        yield from _set(field)
+    yield "[snapshots]"
+    for field in _fields(Retention):
         yield from _set(field)
     yield from _comment("For one group, any of the settings at the top; stronger than those.")
     yield from ("[groups.finance]", 'runtime = "tart"', 'min_isolation = "vm"', "")

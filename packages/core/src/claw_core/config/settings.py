@@ -114,6 +114,24 @@ class Settings:
                 yield f"runtimes.{canonical(runtime)}.{key}", value
 
 
+@attrs.frozen(kw_only=True)
+class Retention:
+    """The table `[snapshots]`: how much of the snapshots for inspection is kept."""
+
+    keep: int = _setting("How many snapshots are kept; where nothing is set, 10.", "10", default=10)
+    max_age: Duration = _setting(
+        "A snapshot that is older is deleted; where nothing is set, 30 days.",
+        '"30d"',
+        default=Duration(30 * 86400.0),
+    )
+    max_disk: Size = _setting(
+        "What all of them may have of the disk, as far as the runtimes can tell; where nothing is"
+        " set, 50 GiB.",
+        '"50g"',
+        default=Size(50 << 30),
+    )
+
+
 _SCALARS: Final = tuple(
     field.name
     for field in attrs.fields(Settings)

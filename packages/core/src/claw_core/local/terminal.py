@@ -11,9 +11,7 @@ from contextlib import ExitStack
 
 from claw_core.descriptors import Owned, Pump, readable, receive, write
 from claw_core.model import IO, Resize
-
-END_OF_FILE = b"\x04"
-"""What is typed at the end of the input; in the middle of a line it only sends the line off."""
+from claw_core.streaming import typed
 
 
 class Terminal(Pump):
@@ -65,12 +63,8 @@ class Terminal(Pump):
     async def feed(self) -> None:
         """Type the input, and at its end what ends a file."""
         await self._arrived.wait()
-        last = b"\n"
-        if self._stdin is not None:
-            async for chunk in self._stdin:
-                await write(self.descriptor, chunk)
-                last = chunk[-1:] or last
-        await write(self.descriptor, END_OF_FILE if last in b"\r\n" else 2 * END_OF_FILE)
+        async for chunk in typed(self._stdin):
+            await write(self.descriptor, chunk)
 
     async def resize(self, size: Resize) -> None:
         """Give the terminal a new size, which the kernel tells the command."""

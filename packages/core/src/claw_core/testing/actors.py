@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from claw_core.config.config import Config
 from claw_core.config.settings import NOTHING
 from claw_core.errors import ClawError, TeardownFailed, WardenUnavailable
 from claw_core.isolation import Isolation
-from claw_core.model import Assessment, Audit, Spec
+from claw_core.keeping import Keeping
+from claw_core.model import Assessment, Image, Spec
 from claw_core.reaper import Reaper, exhaust
 from claw_core.redaction import Redactor
 from claw_core.relay import Relay
@@ -30,7 +31,7 @@ from claw_core.session import Session
 from claw_core.tasks import in_thread, persist
 from claw_core.testing.backend import Model
 from claw_core.testing.machine import Process
-from claw_core.testing.world import SETTLE, STATE, World
+from claw_core.testing.world import KEPT, SETTLE, STATE, World
 from claw_core.waiter import BRIEF_PATIENCE, PATIENCE, Demand
 from claw_core.warden import Warden
 
@@ -60,7 +61,7 @@ class Decided:
         """See `Planner`."""
         return self.route.spec
 
-    async def decide(self, plan: Plan, spec: Spec) -> tuple[Route, Relay]:
+    async def decide(self, plan: Plan, spec: Spec, needs: Sequence[str]) -> tuple[Route, Relay]:
         """See `Planner`."""
         return self.route, self.relay
 
@@ -109,14 +110,15 @@ class Cast:
     trying: set[Process] = attrs.field(factory=set)
     disturbed: bool = False
 
-    def owner(self, name: str, lives_on: float = 0.0) -> Process:
+    def owner(self, name: str, lives_on: float = 0.0, *, keeps: bool = False) -> Process:
         """Start a process that runs one command in an instance of its own.
 
         Args:
             name: for the trace.
             lives_on: seconds for which it keeps its router open afterwards.
+            keeps: whether the instance is to be kept, with a snapshot before.
         """
-        process = self.world.machine.spawn(name, lambda: _run(self, process, lives_on))
+        process = self.world.machine.spawn(name, lambda: _run(self, process, lives_on, keeps=keeps))
         return process
 
     def reaper(self, name: str, owner: int | None = None, deadline: float = 120.0) -> Process:
@@ -128,7 +130,8 @@ class Cast:
         """L1: the warden of an owner that lives has seen to what it had to leave."""
         if self.quiet and not self.disturbed and session is not None:
             name = session.name
-            if name in self.world.existing or self.world.entry(name) is not None:
+            there = name in self.world.existing or self.world.entry(name) is not None
+            if there and name not in self.world.kept():
                 self.world.violate("L1", f"{name} is left while its owner lives on")
 
 
@@ -143,8 +146,8 @@ async def _reap(cast: Cast, process: Process, owner: int | None, deadline: float
         process.status = 0 if done else 1
 
 
-async def _run(cast: Cast, process: Process, lives_on: float) -> None:
-    """What `claw run` does between its planning and its end, with a snapshot."""
+async def _run(cast: Cast, process: Process, lives_on: float, *, keeps: bool) -> None:
+    """What `claw run` does between its planning and its end, with a snapshot of some kind."""
     world = cast.world
     ledger = world.ledger()
     router = SimulatedRouter(
@@ -154,12 +157,14 @@ async def _run(cast: Cast, process: Process, lives_on: float) -> None:
     try:
         if any(entry.reapable for entry in await in_thread(ledger.scan)):
             (await router.warden()).request_reap()
-        async with router.session() as session:
+        keeping = Keeping("always", "always", KEPT) if keeps else None
+        async with router.session(keeping=keeping) as session:
             await session.run(["x"], timeout=60.0)
-            await session.snapshot(Audit("a"))
+            if not keeps:
+                await session.snapshot(Image("a"))
     except (asyncio.CancelledError, ClawError, BaseExceptionGroup) as failure:
         error = failure
-    _judge(world, router.opened, error)
+    _judge(world, router.opened, error, keeps=keeps)
     try:
         if lives_on:
             ended = process.time()
@@ -171,8 +176,10 @@ async def _run(cast: Cast, process: Process, lives_on: float) -> None:
         world.note(f"cannot close: {failure!r}")
 
 
-def _judge(world: World, session: Session | None, error: BaseException | None) -> None:
-    """S4: what is said of the teardown is true, and none that failed is kept quiet."""
+def _judge(
+    world: World, session: Session | None, error: BaseException | None, *, keeps: bool
+) -> None:
+    """S4: what is said of the end is true, and nothing that failed is kept quiet."""
     if world.trace is not None:
         world.note(f"ends: {error!r}; teardown: {session and session.record.teardown}")
     if session is None:
@@ -182,12 +189,17 @@ def _judge(world: World, session: Session | None, error: BaseException | None) -
     failed = any(isinstance(one, TeardownFailed) for one in _all(error))
     if said in {"gone", "limbo"} and failed:
         world.violate("S4", f"{name} is {said}, and yet its teardown is said to have failed")
-    if said not in {"gone", "limbo", "pending"} and not failed:
+    if said not in {"gone", "limbo", "pending", "held"} and not failed:
         world.violate("S4", f"{name} is {said}, and nobody was told")
     if said in {"gone", "pending"} and there:
         world.violate("S4", f"{name} is said to be {said}, and it is there")
     if said not in {"gone", "pending"} and there and world.entry(name) is None:
         world.violate("S4", f"{name} is {said}, and has no entry")
+
+    if said == "held" and name not in world.kept():
+        world.violate("S4", f"{name} is said to be kept, and is not")
+    if keeps and error is None and said != "held":
+        world.violate("S4", f"{name} was to be kept, is {said}, and nobody was told")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -223,6 +235,9 @@ class SimulatedRouter(Router):
     def _session(self, *arguments: Any) -> Session:
         self.opened = super()._session(*arguments)
         return self.opened
+
+    async def _retain(self) -> None:
+        """What is too much is not looked for here: that reads real files."""
 
     def _start_warden(self) -> asyncio.Task[Warden]:
         if self._warden is None:

@@ -21,6 +21,7 @@ from claw_core.model import (
     Description,
     Exit,
     Instance,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -65,9 +66,24 @@ class Model(Runtime):
 
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         """See `Runtime`."""
-        await self._call("snapshot", instance.name, lambda: None)
-        assert isinstance(target, Audit)
-        return target.label
+        audit = isinstance(target, Audit)
+        name = f"{instance.name}@{target.label}" if isinstance(target, Audit) else target.name
+        await self._call(
+            "snapshot", instance.name, lambda: self.world.keep(name) if audit else None
+        )
+        return name
+
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:
+        """See `Runtime`; nobody here depends on the answer."""
+        return frozenset(Snapshot(name, name.partition("@")[0]) for name in self.world.snapshots)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """See `Runtime`."""
+        self.world.snapshots.discard(name)
+
+    async def stop(self, instance: Instance) -> None:
+        """See `Runtime`."""
+        await self._call("stop", instance.name, lambda: self.world.stop(instance.name))
 
     async def teardown(self, instance: Instance) -> None:
         """See `Runtime`."""

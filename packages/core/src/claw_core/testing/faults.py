@@ -25,6 +25,8 @@ Boundary: TypeAlias = tuple[str, int]
 Faults: TypeAlias = Mapping[Boundary, Kind]
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+HONEST: Final = tuple(kind for kind in KINDS if kind != "lie")
+"""Those of a hook whose word is all there is: nobody but the backend knows what still runs."""
 BOUNDARIES: Final[tuple[Boundary, ...]] = (
     ("prepare", 1), ("start", 1), ("execute", 1), ("snapshot", 1),
     ("teardown", 1), ("list_instances", 1), ("teardown", 2), ("list_instances", 2),

@@ -90,6 +90,7 @@ class Machine:
         asleep: seconds for which the machine has slept.
         processes: all that were ever started.
         unlinking: told of every file before its name is removed.
+        writing: told of every file before something is written into it at some place.
         noting: told of every system call, if anybody wants to know.
     """
 
@@ -102,6 +103,7 @@ class Machine:
     asleep: float = 0.0
     processes: list[Process] = attrs.field(factory=list)
     unlinking: Callable[[str], object] | None = None
+    writing: Callable[[Inode], object] | None = None
     noting: Callable[[str], object] | None = None
     _releasing: bool = False
     _opened: dict[int, Opened] = attrs.field(factory=dict)
@@ -192,7 +194,10 @@ class Machine:
     def pwrite(self, descriptor: int, data: bytes, position: int) -> int:
         """See `os.pwrite`."""
         self._enter("pwrite")
-        return self.disk.write(self._file(descriptor), bytes(data), position)
+        inode = self._file(descriptor)
+        if self.writing is not None:
+            self.writing(inode)
+        return self.disk.write(inode, bytes(data), position)
 
     def write(self, descriptor: int, data: bytes) -> int:
         """See `os.write`."""
@@ -218,8 +223,9 @@ class Machine:
     def exists(self, path: str | Path) -> bool:
         """See `os.path.exists`."""
         self._enter("exists")
-        directory, _, name = str(path).rpartition("/")
-        return name in self.disk.names.get(directory, ())
+        where = str(path)
+        directory, _, name = where.rpartition("/")
+        return where in self.disk.names or name in self.disk.names.get(directory, ())
 
     def listdir(self, descriptor: int) -> list[str]:
         """See `os.listdir`."""

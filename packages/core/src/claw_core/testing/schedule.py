@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from claw_core.testing.faults import BOUNDARIES, KINDS, TOTAL, Faults, combinations
+from claw_core.testing.faults import BOUNDARIES, HONEST, KINDS, TOTAL, Faults, combinations
 from claw_core.testing.machine import Trap
 from claw_core.testing.world import Mode
 
@@ -40,6 +40,7 @@ class Schedule:
         faults: what happens at the boundaries of hooks.
         traps: number of a process -> number of a system call -> what happens there.
         events: what else happens, each with its time in seconds.
+        keeps: whether every other owner, the first one included, keeps its instance.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class Schedule:
     faults: Faults = attrs.field(factory=dict)
     traps: Mapping[int, Mapping[int, Trap]] = attrs.field(factory=dict)
     events: tuple[tuple[float, Event], ...] = ((0.0, "owner"),)
+    keeps: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
@@ -69,7 +71,10 @@ class Schedule:
             if event in _ENDS:
                 events.append((start + chance.choice((0.1, 1.0, 30.0)), _ENDS[event]))
         mode: Mode = chance.choice(("server", "tool"))
-        return cls(seed, mode, faults, traps, tuple(sorted(events)))
+        keeps = chance.random() < 0.3
+        if keeps and chance.random() < 0.5:
+            faults["stop", 1] = chance.choice(HONEST)
+        return cls(seed, mode, faults, traps, tuple(sorted(events)), keeps)
 
 
 _FEW: Final = (0, 0, 1, 1, 1, 2, 3)

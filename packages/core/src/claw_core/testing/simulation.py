@@ -10,7 +10,16 @@ from claw_core.testing.clock import Deadlock
 from claw_core.testing.faults import BOUNDARIES, KINDS, TOTAL, Boundary, Faults, Kind
 from claw_core.testing.machine import Process
 from claw_core.testing.schedule import CALM, EXHAUSTIVE, HOST, Event, Schedule, every
-from claw_core.testing.world import DIRECTORY, LINGER, OTHERS, SETTLE, Mode, Violation, World
+from claw_core.testing.world import (
+    DIRECTORY,
+    KEPT,
+    LINGER,
+    OTHERS,
+    SETTLE,
+    Mode,
+    Violation,
+    World,
+)
 
 MOST_TURNS: Final = 200_000
 ENOUGH: Final = 5_000.0
@@ -114,7 +123,8 @@ class Simulation:
                 self.rest()
                 self.look_at_wardens()
                 self.heal()
-                self.reap_all()
+                self.reap_all("later", "again")
+                self.expire()
             except Deadlock as error:
                 self.world.violate("L1", str(error))
             finally:
@@ -145,10 +155,12 @@ class Simulation:
         self.eventful = machine.timeline.now
         if world.trace is not None:
             world.note(f"event: {event}")
+        count = len(machine.processes)
+        keeps = self.schedule.keeps and count % 2 == 0
         if event == "owner":
-            self.cast.owner(f"o{len(machine.processes)}")
+            self.cast.owner(f"o{count}", keeps=keeps)
         elif event == "host":
-            self.cast.owner(f"h{len(machine.processes)}", HOST)
+            self.cast.owner(f"h{count}", HOST, keeps=keeps)
         elif event == "reaper":
             self.cast.reaper(f"r{len(machine.processes)}")
         elif event in {"kill", "cancel"}:
@@ -198,29 +210,46 @@ class Simulation:
         if quick and self.calm and world.emptied > limit:
             world.violate("L1", f"the last instance was there until {world.emptied}")
 
-    def reap_all(self) -> None:
+    def reap_all(self, *names: str) -> None:
         """L1: one more process leaves nothing. L2: another one then has nothing to do."""
-        world = self.world
-        if not {*OTHERS} <= {*world.existing}:
-            world.violate("S2", "an instance of someone else is gone")
+        if not {*OTHERS} <= {*self.world.existing}:
+            self.world.violate("S2", "an instance of someone else is gone")
+        self.world.check_kept()
         if not self.left():
             return
-        for name in ("later", "again"):
-            asked = world.asked_so_far()
+        for name in names:
+            asked = self.world.asked_so_far()
             process = self.cast.reaper(name, deadline=1000.0)
             self.rest()
-            if world.violations:
+            if self.world.violations:
                 return
             if left := self.left():
-                world.violate("L1", f"the {name} reaper (status {process.status}) leaves {left}")
+                self.world.violate(
+                    "L1", f"the {name} reaper (status {process.status}) leaves {left}"
+                )
             if process.status != 0:
-                world.violate("L1", f"the {name} reaper has status {process.status}")
-            if name == "again" and world.asked_so_far() != asked:
-                world.violate("L2", "a reap of nothing asks the backend for something")
+                self.world.violate("L1", f"the {name} reaper has status {process.status}")
+            if name == "again" and self.world.asked_so_far() != asked:
+                self.world.violate("L2", "a reap of nothing asks the backend for something")
+        self.world.check_kept()
+
+    def expire(self) -> None:
+        """L1: what is kept is gone when its time is over."""
+        if not self.world.kept() or self.world.violations:
+            return
+        self.world.machine.asleep += KEPT
+        self.world.machine.wall += KEPT  # it may have been set back
+        self.reap_all("expired")
 
     def left(self) -> list[str]:
-        """What is there of ours: instances, and files of the ledger."""
-        return [*self.world.ours(), *self.world.machine.disk.names[DIRECTORY]]
+        """What is there of ours and not kept: instances, and files of the ledger."""
+        kept = self.world.kept()
+        identities = [name[-12:] for name in kept]
+        files = self.world.machine.disk.names[DIRECTORY]
+        return [
+            *(name for name in self.world.ours() if name not in kept),
+            *(file for file in files if not file.startswith(tuple(identities))),
+        ]
 
     def report(self, violations: list[Violation]) -> str:
         """What to tell of a failure."""

@@ -1,7 +1,7 @@
 """What is there while a schedule is run, and the rules that nobody may break.
 
-The rules are S1, S2, S3, S5 and S7 of the teardown guarantee; they are checked whenever something
-happens that could break them, on what is really there and never on what core says.
+The rules are S1, S2, S3, S5, S7 and S8 of the teardown guarantee; they are checked whenever
+something happens that could break them, on what is really there and never on what core says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 
+from claw_core import metadata
+from claw_core.entry import held, parse
 from claw_core.ledger import Ledger
 from claw_core.testing.clock import Killed
 from claw_core.testing.disk import Inode
@@ -33,12 +35,15 @@ OTHERS: Final = ("claw-0ddba11e-000000000000", f"claw-{INSTALL}-0000000000ff")
 STATE: Final = Path("/dev/null/claw")
 """The state directory; where it is no real file can be."""
 DIRECTORY: Final = str(STATE / "instances")
+SNAPSHOTS: Final = str(metadata.directory(STATE))
 SETTLE: Final = 0.15
 """Seconds within which the server does what it was asked for."""
 LATENCY: Final = 0.05
 """Seconds that anything takes at most, unless it is late."""
 LINGER: Final = 0.6
 """Seconds for which a tool can be at work; nothing promises that it is less than any time."""
+KEPT: Final = 1e7
+"""Seconds for which owners keep what they keep: longer than a world lasts."""
 
 
 @attrs.frozen
@@ -60,6 +65,7 @@ class World:
         faults: what has still to happen at the boundaries of hooks.
         down: whether the backend answers nobody.
         existing: instances, each with whether its payload runs.
+        snapshots: those for inspection.
         coming: creations that were asked for and are still to come, by name.
         works: everything that was asked for and is still to be done.
         reached: the boundaries that were come to, in their order.
@@ -75,6 +81,7 @@ class World:
     trace: list[str] | None = None
     down: bool = False
     existing: dict[str, bool] = attrs.field(factory=lambda: dict.fromkeys(OTHERS, False))
+    snapshots: set[str] = attrs.field(factory=set)
     coming: Counter[str] = attrs.field(factory=Counter)
     reached: list[Boundary] = attrs.field(factory=list)
     violations: list[Violation] = attrs.field(factory=list)
@@ -90,8 +97,10 @@ class World:
         machine = Machine(random.Random(seed))  # noqa: S311 - it must be the same every time
         machine.disk.make(str(STATE))
         machine.disk.make(DIRECTORY)
+        machine.disk.make(SNAPSHOTS)
         world = cls(mode, machine, dict(faults), [] if traced else None)
         machine.unlinking = world.unlinking
+        machine.writing = world.writing
         return world
 
     def ledger(self) -> Ledger:
@@ -169,6 +178,14 @@ class World:
             if self.coming[name] > 0:
                 self.violate("S3", f"{name} is forgotten while its creation is in flight")
 
+    def writing(self, inode: Inode) -> None:
+        """S8: nobody but its owner has anything to say of what is kept."""
+        process = self.process()
+        if b'"held"' in inode.data and process.name[0] not in "oh":
+            for name, kept in self.kept().items():
+                if kept is inode:
+                    self.violate("S8", f"{process.name} takes {name}, which is kept")
+
     def create(self, name: str) -> None:
         """Make an instance. S1: its entry is durable. S5: it never existed before."""
         self.note(f"{name} comes to light")
@@ -202,6 +219,42 @@ class World:
         if self.existing.pop(name, None) is not None:
             self.note(f"{name} is deleted")
             self.emptied = self.machine.timeline.now
+
+    def stop(self, name: str) -> None:
+        """End the payload of an instance.
+
+        Raises:
+            FileNotFoundError: there is no such instance.
+        """
+        if name not in self.existing:
+            raise FileNotFoundError(f"no such instance: {name}")
+        self.existing[name] = False
+
+    def keep(self, name: str) -> None:
+        """Keep a disk. S8: that one may come is noted, durably."""
+        instance = name.partition("@")[0]
+        noted = self.machine.disk.durable[SNAPSHOTS]
+        if not any(file.startswith(instance) and inode.synced for file, inode in noted.items()):
+            self.violate("S8", f"the snapshot {name} would be forgotten in a power loss")
+        self.snapshots.add(name)
+
+    def kept(self) -> dict[str, Inode]:
+        """The instances that are kept on purpose, and are nobody's, with their entries."""
+        found = {}
+        for file, inode in self.machine.disk.names[DIRECTORY].items():
+            if file.endswith(".jsonl") and b'"held"' in inode.data:
+                content = parse(bytes(inode.data), file.removesuffix(".jsonl"), INSTALL)
+                if held(content.state, content.detail) and content.intent is not None:
+                    found[content.intent.name] = inode
+        return found
+
+    def check_kept(self) -> None:
+        """S8: what is kept is there, and nothing of it runs."""
+        for name in self.kept():
+            if name not in self.existing:
+                self.violate("S8", f"{name} is kept, and it is gone")
+            elif self.existing[name]:
+                self.violate("S8", f"{name} is kept, and it runs")
 
     def reboot(self, choose: Callable[[int], int] | None) -> None:
         """Start the machine again: every process ends, and with it what was not done yet.

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from claw_core.errors import ClawError
@@ -38,9 +38,13 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
         word, _, name = moment.partition(" ")
         if word == "enter":
             inside.append(name)
+        elif word == "leave" and name in inside:
+            inside.remove(name)
         send({"at": moment})
         if moment == job["stop"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if moment == job["pause"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def bark(place: str) -> None:
         blocked = Broken(f"it stands still at {place}", hook=inside[-1], promise=ROOM)
@@ -49,6 +53,8 @@ def act(channel: socket.socket, job: Mapping[str, Any]) -> NoReturn:
 
     try:
         sys.path[:] = job["path"]
+        if job["elsewhere"]:
+            os.chdir("/")
         os.environ.clear()
         os.environ.update(job["environ"])
         module, _, name = job["work"].partition(":")
@@ -83,8 +89,32 @@ def _perform(
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(main())
-    except Broken as error:
-        return error
-    except ClawError as error:
-        return Broken(str(error), hook=error.phase)
+    except BaseExceptionGroup as group:
+        return _told(work, group)
+    except (Broken, ClawError) as error:
+        return _told(work, error)
     return None
+
+
+def _told(work: Callable[..., Any], error: BaseException) -> Broken:
+    """What an error says of the runtime.
+
+    Of a session that failed, and whose teardown did so as well, that is what the check itself saw,
+    or else the teardown: the first failure may be the one that the check asked for.
+    """
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, Broken):
+            return leaf
+    for leaf in reversed(leaves):
+        if isinstance(leaf, ClawError):
+            return Broken.at(work, leaf)
+    raise error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error

@@ -10,7 +10,17 @@ from typing import Any
 
 import attrs
 
-from claw_core.testing.contract import endings, kills, lifecycle, limits, questions, streams
+from claw_core.testing.contract import (
+    endings,
+    files,
+    keeping,
+    kills,
+    lifecycle,
+    limits,
+    processes,
+    questions,
+    streams,
+)
 from claw_core.testing.contract import teardown as teardowns
 from claw_core.testing.contract.case import Case
 from claw_core.testing.contract.nursery import Child, Job, Nursery, NurseryGone
@@ -18,7 +28,18 @@ from claw_core.testing.contract.verdict import ENDS, STAYS, Broken, Verdict
 
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
-    for module in (questions, lifecycle, streams, endings, limits, teardowns, kills)
+    for module in (
+        questions,
+        lifecycle,
+        files,
+        streams,
+        endings,
+        limits,
+        teardowns,
+        kills,
+        processes,
+        keeping,
+    )
     for check in module.CHECKS
 }
 """Every check by its name, in the order in which a runtime grows."""
@@ -64,11 +85,18 @@ class Bench:
             return Verdict.of(check, error)
         return None
 
-    def start(self, work: Callable[..., Any], *, stop: str | None = None, **options: Any) -> Child:
-        """Start a process with something to do; `options` as for `Job`, or arguments of it."""
-        elsewhere = options.pop("elsewhere", False)
+    def start(
+        self,
+        work: Callable[..., Any],
+        *,
+        stop: str | None = None,
+        pause: str | None = None,
+        elsewhere: bool = False,
+        **arguments: Any,
+    ) -> Child:
+        """Start a process with something to do; all but `arguments` are as for `Job`."""
         place = f"{work.__module__}:{work.__name__}"
-        return self._nursery.start(Job(place, self.case, stop, elsewhere, options))
+        return self._nursery.start(Job(place, self.case, stop, pause, elsewhere, arguments))
 
     def ask(self, work: Callable[..., Any], **options: Any) -> Child:
         """Let a process do something to its end.

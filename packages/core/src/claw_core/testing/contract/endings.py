@@ -29,7 +29,7 @@ async def exit_codes_are_the_commands_own(stage: Stage) -> None:
             done = await live.run(f"exit {code}")
             if done.exit.code != code:
                 raise Broken(f"`exit {code}` gave {done}")
-            if done.exit.reason:
+            if done.exit.reason or done.exit.signal:
                 raise Broken(f"`exit {code}` is the command's own end, but: {done}")
 
 
@@ -39,7 +39,7 @@ async def a_signal_is_told_as_a_shell_does(stage: Stage) -> None:
     async with stage.instance() as live:
         for number in (1, 9, 15):
             done = await live.run(f"kill -{number} $$")
-            if done.exit.code != 128 + number:
+            if done.exit.code != 128 + number or done.exit.signal not in {None, number}:
                 raise Broken(f"a command that signal {number} ended gave {done}")
 
 

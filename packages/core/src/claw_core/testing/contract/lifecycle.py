@@ -1,26 +1,32 @@
-"""Checks of an instance's life: begin, work, several at once, files, snapshots."""
+"""Checks of an instance's life: begin, work, several at once, snapshots, terminals."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
-from pathlib import Path
 from typing import Final
 
-from claw_core import archive, unpack
-from claw_core.capture import Capture
-from claw_core.errors import ClawError
+from claw_core.errors import ClawError, SpentInstance
 from claw_core.isolation import Isolation
 from claw_core.model import Audit, Image, Resize, Spec
 from claw_core.testing.contract.stage import Live, Stage
-from claw_core.testing.contract.verdict import Broken, about
+from claw_core.testing.contract.talk import Talk
+from claw_core.testing.contract.verdict import Broken, about, duty
+
+_ECHO: Final = "echo here; exec cat"
+"""A command that says that it runs, and then whatever it is told."""
 
 
 @about("execute")
 async def an_instance_takes_commands(stage: Stage) -> None:
     """An instance that was started runs one command after the other, on one disk."""
     async with stage.instance() as live:
+        try:
+            await live.run(":")
+        except ClawError as error:
+            seen = f"right after it: {error}"
+            raise Broken(seen, hook="start", promise=duty("start")) from error
         file = f"{await live.home()}/file"
         written = await live.run(f"echo kept > {file}; echo said")
         if written.exit.code or written.out != b"said\n":
@@ -42,6 +48,14 @@ async def commands_run_side_by_side(stage: Stage) -> None:
         said = [one.out for one in results]
         if said != [b"first\n", b"second\n", b"third\n"]:
             raise Broken(f"three commands at once wrote {said}")
+        async with Talk.open(live, _ECHO) as first:
+            async with Talk.open(live, _ECHO) as second:
+                if not (await first.hears(b"here\n") and await second.hears(b"here\n")):
+                    raise Broken(f"two commands that wait for input: {first}; {second}")
+            # Leaving the block has cancelled the second one.
+            first.say(b"there\n")
+            if not _spent(second) and not await first.hears(b"there\n"):
+                raise Broken(f"a command whose neighbour was cancelled: {first}")
 
 
 @about("execute")
@@ -64,64 +78,27 @@ async def a_command_gets_its_environment(stage: Stage) -> None:
 async def instances_live_side_by_side(stage: Stage) -> None:
     """Several instances at once know nothing of each other, and end each by itself."""
     async with contextlib.AsyncExitStack() as stack:
-        first, second, third = [await stack.enter_async_context(stage.instance()) for _ in "123"]
-        each = (first, second, third)
-        file = '"$HOME/name"'
-        await asyncio.gather(*(live.run(f"echo {live.name} > {file}") for live in each))
-        found = await asyncio.gather(*(live.run(f"cat {file}") for live in each))
+        entering = (stack.enter_async_context(stage.instance()) for _ in "123")
+        each = await asyncio.gather(*entering)
+        files = [f"{await live.home()}/name" for live in each]
+        for file, live in zip(files, each, strict=True):
+            await live.run(f"echo {live.name} > {file}")
+        found = [await live.run("cat", file) for file, live in zip(files, each, strict=True)]
         said = [one.out.decode().strip() for one in found]
         if said != [live.name for live in each]:
             raise Broken(f"three instances have the same disk: {said}")
+        talk = await stack.enter_async_context(Talk.open(each[1], _ECHO))
+        if not await talk.hears(b"here\n"):
+            raise Broken(f"a command that waits for input: {talk}", hook="execute")
         passing = await stage.claimed()
         await passing.begin()
         await passing.end()
+        talk.say(b"there\n")
+        if not await talk.hears(b"there\n"):
+            raise Broken(f"after the end of another instance, a command: {talk}", hook="teardown")
         listed = await stage.runtime.list_instances(stage.ledger.install)
         if listed != {live.name for live in each}:
             raise Broken("the end of one instance took another with it", hook="teardown")
-        done = await second.run("echo here")
-        if done.out != b"here\n":
-            raise Broken(f"after the end of another instance: {done}", hook="teardown")
-
-
-@about("upload")
-async def files_go_in_and_come_out(stage: Stage) -> None:
-    """A tree that is uploaded and downloaded again is the same tree."""
-    source, target = stage.case.directory / "tree", stage.case.directory / "back"
-    (source / "empty").mkdir(parents=True)
-    (source / "data").write_bytes(bytes(range(256)) * 4096)
-    (source / "tool").write_text("#!/bin/sh\necho it runs\n")
-    (source / "tool").chmod(0o755)
-    (source / "a name\twith 'odd' characters").write_text("")
-    (source / "link").symlink_to("data")
-    target.mkdir()
-    async with stage.instance() as live:
-        # Below a directory that does not exist yet.
-        place = f"{await live.home()}/new"
-        chunks = archive.pack(source, "tree", lambda _: None)
-        await live.runtime.upload(live.instance, chunks, place)
-        done = await live.run(f"{place}/tree/tool")
-        if done.out != b"it runs\n":
-            raise Broken(f"a program that was uploaded: {done}")
-        final = target / "tree"
-        async with unpack.unpacking(final, "tree") as sink:
-            await live.runtime.download(live.instance, f"{place}/tree", sink)
-    if (sent := _tree(source)) != (got := _tree(final)):
-        raise Broken(f"sent {sent}, and got {got}", hook="download")
-
-
-@about("download")
-async def what_is_not_there_is_not_downloaded(stage: Stage) -> None:
-    """A download of what is not there fails with a ClawError, and the instance works on."""
-    async with stage.instance() as live:
-        try:
-            await live.runtime.download(live.instance, "/no/such/file", Capture())
-        except ClawError:
-            pass
-        else:
-            raise Broken("it says that it has sent /no/such/file, which does not exist")
-        done = await live.run("echo here")
-        if done.out != b"here\n":
-            raise Broken(f"after a download that failed: {done}", hook="execute")
 
 
 @about("snapshot")
@@ -132,15 +109,16 @@ async def a_snapshot_keeps_the_disk_and_no_secret(stage: Stage) -> None:
     canary, label = secrets.token_hex(16), f"kit-{secrets.token_hex(4)}"
     for target in (Audit(label), Image(label)):
         async with stage.instance(secrets={"CANARY": canary}) as live:
-            marker = f"{stage.case.disk or await live.home()}/kit-marker"
-            done = await live.run(f"echo kept > {marker}")
+            place = stage.case.disk or await live.home()
+            done = await live.run(f"echo kept > {place}/kit-marker")
             if done.exit.code:
-                raise Broken(f"{marker} cannot be written (see `disk`): {done}", hook="execute")
+                raise Broken(f"{place} cannot be written to (see `disk`): {done}", hook="execute")
             name = await live.runtime.snapshot(live.instance, target)
             stage.say(f"snapshot {name}")
         async with stage.instance(Spec(image=name)) as later:
-            if (await later.run("cat", marker)).out != b"kept\n":
-                raise Broken(f"{marker} is not in what was kept")
+            place = stage.case.disk or await later.home()
+            if (await later.run("cat", f"{place}/kit-marker")).out != b"kept\n":
+                raise Broken(f"{place}/kit-marker is not in what was kept as {target}")
             await _search(stage, later, canary)
 
 
@@ -169,22 +147,27 @@ async def a_terminal_is_one(stage: Stage) -> None:
             raise Broken(f"its streams are no terminal: {done}")
         if done.err or done.exit.code != 7:
             raise Broken(f"all that it writes comes as stdout, and its exit code is 7: {done}")
-        if b"33 77" not in done.out and b"not found" not in done.out:
+        if b"not found" in done.out:
+            return  # no `stty` there
+        if b"33 77" not in done.out:
             raise Broken(f"it should have 33 rows and 77 columns: {done}")
+        program = (
+            "until [ \"$(stty size)\" = '40 90' ]; do sleep 0.02; done; echo wide; cat; exit 8"
+        )
+        async with Talk.open(live, program, terminal=Resize(33, 77)) as talk:
+            talk.control(Resize(40, 90))
+            if not await talk.hears(b"wide"):
+                raise Broken(f"it should have 40 rows and 90 columns by now: {talk}")
+            talk.say(b"typed\n")
+            talk.say(None)
+            if not await talk.ends() or not await talk.hears(b"typed"):
+                raise Broken(f"it should end with its input, which was `typed`: {talk}")
 
 
-def _tree(root: Path) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            found[name] = f"-> {path.readlink()}"
-        elif path.is_dir():
-            found[name] = "directory"
-        else:
-            executable = bool(path.stat().st_mode & 0o100)
-            found[name] = hash(path.read_bytes()), executable
-    return found
+def _spent(talk: Talk) -> bool:
+    """Whether a command that was cancelled has left its instance to nothing but teardown."""
+    work = talk.work
+    return not work.cancelled() and isinstance(work.exception(), SpentInstance)
 
 
 CHECKS: Final = (
@@ -192,8 +175,6 @@ CHECKS: Final = (
     commands_run_side_by_side,
     a_command_gets_its_environment,
     instances_live_side_by_side,
-    files_go_in_and_come_out,
-    what_is_not_there_is_not_downloaded,
     a_snapshot_keeps_the_disk_and_no_secret,
     a_terminal_is_one,
 )

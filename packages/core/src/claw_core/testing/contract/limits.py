@@ -7,7 +7,9 @@ import contextlib
 import secrets
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -96,9 +98,9 @@ async def without_a_network_nothing_is_reached(stage: Stage) -> None:
 
 @about("execute")
 async def a_secret_is_delivered_and_nowhere_else(stage: Stage) -> None:
-    """A secret is in the command's environment, and in no argument, ledger, record or listing."""
+    """A secret is in the command's environment, and in no argument, file, record or listing."""
     canary = secrets.token_hex(16)
-    held = asyncio.Event()
+    held, started = asyncio.Event(), time.time()
     found: list[str] = []
     said = bytearray()
 
@@ -123,12 +125,12 @@ async def a_secret_is_delivered_and_nowhere_else(stage: Stage) -> None:
             await asyncio.wait({work, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             found += await asyncio.to_thread(_arguments, canary)
-            found += await asyncio.to_thread(_files, stage.case.state, canary)
+            found += await asyncio.to_thread(_files, stage.case.directory, canary, started)
             listed = await stage.runtime.list_instances(stage.ledger.install)
             found += [f"the listing {name}" for name in listed if canary in name]
             over.set()
             await work
-    found += await asyncio.to_thread(_files, stage.case.state, canary)
+    found += await asyncio.to_thread(_files, stage.case.directory, canary, started)
     if said.decode(errors="replace") != canary:
         raise Broken(f"the command saw {len(said)} bytes, the secret has {len(canary)}")
     if found:
@@ -169,14 +171,23 @@ def _arguments(text: str) -> list[str]:
     return [f"the arguments of {line.split()[0]}" for line in lines]
 
 
-def _files(directory: Path, text: str) -> list[str]:
-    """Files of the state directory that contain a text."""
+def _files(directory: Path, text: str, since: float) -> list[str]:
+    """Files that contain a text: of the check's directory, and temporary ones that are new."""
     found = []
-    for path in directory.rglob("*"):
+    for path in (*directory.rglob("*"), *_temporary(since)):
         with contextlib.suppress(OSError):  # removed meanwhile
             if path.is_file() and text.encode() in path.read_bytes():
-                found.append(str(path.relative_to(directory)))
+                found.append(str(path))
     return found
+
+
+def _temporary(since: float) -> Iterator[Path]:
+    """What is new in the directory of temporary files."""
+    for entry in Path(tempfile.gettempdir()).iterdir():
+        with contextlib.suppress(OSError):
+            if entry.lstat().st_mtime >= since - 1.0 and not entry.is_symlink():
+                yield entry
+                yield from entry.rglob("*")
 
 
 CHECKS: Final = (

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,13 +39,15 @@ class Job:
         work: `module:function` of an async function that takes a `Stage`.
         case: the runtime.
         stop: the moment at which the child kills itself, such as `enter prepare`; None is never.
-        elsewhere: whether to run in an environment that is not the caller's.
+        pause: the moment at which it stops, as by SIGSTOP, and stays as it is.
+        elsewhere: whether to run in an environment and a directory that are not the caller's.
         arguments: further arguments of the function; JSON.
     """
 
     work: str
     case: Case
     stop: str | None = None
+    pause: str | None = None
     elsewhere: bool = False
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -54,8 +57,10 @@ class Job:
             "work": self.work,
             "case": self.case.to_json(),
             "stop": self.stop,
+            "pause": self.pause,
+            "elsewhere": self.elsewhere,
             "arguments": dict(self.arguments),
-            "path": sys.path,
+            "path": [str(Path(entry).resolve()) for entry in sys.path],
             "environ": _minimal(self.case) if self.elsewhere else dict(os.environ),
         }
         return json.dumps(value).encode() + b"\n"
@@ -219,6 +224,7 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
         pid = os.fork()
         if not pid:
+            os.setsid()  # who signals a whole process group means its own, and hits only itself
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)

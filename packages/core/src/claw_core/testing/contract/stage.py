@@ -12,17 +12,19 @@ from typing import Any
 import attrs
 
 from claw_core.capture import Capture
-from claw_core.errors import ClawError
+from claw_core.errors import ClawError, TeardownFailed
 from claw_core.host import Host
 from claw_core.intent import Intent
 from claw_core.lease import Lease
 from claw_core.ledger import Ledger
 from claw_core.model import IO, Assessment, Command, Control, Exit, Instance, Refusal, Resize, Spec
 from claw_core.registry import Registry
+from claw_core.tasks import in_thread
+from claw_core.teardown import destroy
 from claw_core.testing.contract.case import Case
 from claw_core.testing.contract.heart import Heart
 from claw_core.testing.contract.traced import Traced
-from claw_core.testing.contract.verdict import LOADS, Broken
+from claw_core.testing.contract.verdict import LOADS, Broken, duty
 
 
 @attrs.frozen
@@ -83,9 +85,13 @@ class Live:
         Raises:
             Broken: there is none.
         """
-        done = await self.run('cd && pwd && : > "$HOME/.claw-kit"')
+        done = await self.run('cd "${HOME:?it is not set}" && pwd && : > .claw-kit')
         if done.exit.code or not done.out.startswith(b"/"):
-            raise Broken(f"a command has no home directory that it can write to: {done}")
+            raise Broken(
+                f"a command has no home directory that it can write to: {done}",
+                hook="execute",
+                promise=duty("execute"),
+            )
         return done.out.decode().strip().rstrip("/")
 
     async def listed(self) -> bool:
@@ -96,12 +102,33 @@ class Live:
         """Tear it down, and forget it when it is absent.
 
         Raises:
-            Broken: it is still there.
+            TeardownFailed: it is still there.
         """
         await self.runtime.teardown(self.instance)
         if await self.listed():
-            raise Broken("it is still listed after its teardown", hook="teardown")
-        self.lease.release()
+            raise TeardownFailed("it is still listed after its teardown", phase="teardown")
+        await in_thread(self.lease.release)
+
+    async def end_late(self) -> None:
+        """The same for a creation that was cut short, as core does it: its settle time counts.
+
+        Raises:
+            TeardownFailed: it is still there, or comes again and again.
+        """
+        settle = self.lease.intent.settle
+        if not settle:
+            await self.end()
+            return
+        outcome = await destroy(
+            self.runtime,
+            self.instance,
+            self.lease,
+            deadline=settle + self.runtime.seconds,
+            settle=settle,
+            patient=True,
+        )
+        if outcome.result != "gone":
+            raise TeardownFailed(outcome.error or outcome.result, phase="teardown")
 
 
 @attrs.define(eq=False)
@@ -150,7 +177,12 @@ class Stage:
         """
         answer = await self.runtime.assess(spec)
         if isinstance(answer, Refusal):
-            raise Broken(f"it refuses {spec}: {answer.reason} ({answer.remedy})", hook="assess")
+            hint = "; see `mounts` and `place` of the kit" if spec.mounts else ""
+            raise Broken(
+                f"it refuses {spec}: {answer.reason} ({answer.remedy}){hint}",
+                hook="assess",
+                promise=duty("assess"),
+            )
         return answer
 
     async def claimed(self, spec: Spec | None = None, secrets: Mapping[str, str] = {}) -> Live:
@@ -165,7 +197,7 @@ class Stage:
             image=spec.image,
             settle=assessment.settle,
         )
-        lease = self.ledger.acquire(intent)
+        lease = await in_thread(self.ledger.acquire, intent)
         self.say(f"name {lease.name}")
         host = Host(lease, self.case.runtime, secrets)
         return Live(Instance(lease.name, spec, host), lease, self.runtime)

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from claw_core.capture import Capture
 from claw_core.model import IO, Command, Signal
 from claw_core.testing.contract.stage import Stage, once
+from claw_core.testing.contract.talk import Talk
 from claw_core.testing.contract.verdict import Broken, about
 
 _MUCH: Final = 64 << 20
@@ -31,6 +31,27 @@ async def the_two_streams_are_apart(stage: Stage) -> None:
         done = await live.run("cat; echo said >&2", stdin=both)
         if done.out != both or done.err != b"said\n":
             raise Broken(f"{len(both)} bytes of all values came as {len(done.out)}, {done.err!r}")
+        # In turns, each more than a pipe holds: whoever reads one to its end first waits for ever.
+        much = "head -c 200000 /dev/zero"
+        done = await live.run(f"for _ in 1 2; do {much}; {much} | tr '\\0' x >&2; done")
+        if (done.out, done.err) != (bytes(400_000), b"x" * 400_000):
+            raise Broken(
+                f"400000 bytes to each came as {len(done.out)} and {len(done.err)}, or mixed"
+            )
+
+
+@about("execute")
+async def words_arrive_as_they_are_said(stage: Stage) -> None:
+    """Input, standard output and standard error arrive line by line while the command runs."""
+    program = 'while read -r line; do echo "$line"; echo "$line" >&2; done; exit 6'
+    async with stage.instance() as live, Talk.open(live, program) as talk:
+        for word in (b"one\n", b"two\n"):
+            talk.say(word)
+            if not await talk.hears(word, word):
+                raise Broken(f"it should answer {word!r} on both streams, and now: {talk}")
+        talk.say(None)
+        if not await talk.ends() or talk.work.result().exit.code != 6:
+            raise Broken(f"it should end with 6 when its input does, and now: {talk}")
 
 
 @about("execute")
@@ -127,22 +148,15 @@ async def a_slow_reader_slows_the_command(stage: Stage) -> None:
 @about("execute")
 async def a_signal_reaches_the_command(stage: Stage) -> None:
     """A signal that is sent by `control` reaches the command."""
-    ready = asyncio.Event()
-
-    class Ready(Capture):
-        async def __call__(self, data: bytes) -> None:
-            await super().__call__(data)
-            ready.set()
-
-    async def control() -> AsyncIterator[Signal]:
-        await ready.wait()
-        yield Signal(15)
-
-    async with stage.instance() as live:
-        program = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
-        done = await live.run(program, control=control(), stdout=Ready())
-        if done.exit.code != 9 or b"caught" not in done.out:
-            raise Broken(f"a command that exits with 9 on SIGTERM: {done}")
+    program = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    async with stage.instance() as live, Talk.open(live, program) as talk:
+        if not await talk.hears(b"ready\n"):
+            raise Broken(f"it should say `ready` while it runs: {talk}")
+        talk.control(Signal(15))
+        if not await talk.ends() or not await talk.hears(b"caught\n"):
+            raise Broken(f"a command that exits with 9 on SIGTERM, after one: {talk}")
+        if talk.work.result().exit.code != 9:
+            raise Broken(f"a command that exits with 9 on SIGTERM: {talk}")
 
 
 def _memory() -> int:
@@ -156,6 +170,7 @@ def _memory() -> int:
 
 CHECKS: Final = (
     the_two_streams_are_apart,
+    words_arrive_as_they_are_said,
     input_arrives_and_ends,
     input_nobody_reads_is_not_waited_for,
     no_tail_is_lost,

@@ -17,6 +17,7 @@ from claw_core.model import (
     Instance,
     Refusal,
     Sink,
+    Snapshot,
     SnapshotTarget,
     Spec,
 )
@@ -40,8 +41,8 @@ class Traced(Runtime):
     def __init__(self, relay: Relay, say: Callable[[str], None], seconds: float) -> None:
         super().__init__(relay.settings)
         self.relay = relay
+        self.seconds = seconds
         self._say = say
-        self._seconds = seconds
 
     async def describe(self) -> Description:
         """See the contract, as for all that follow."""
@@ -76,6 +77,20 @@ class Traced(Runtime):
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:  # noqa: D102
         return await self._call("snapshot", self.relay.snapshot(instance, target))
 
+    async def list_snapshots(self, install: str) -> frozenset[Snapshot]:  # noqa: D102
+        return await self._call("list_snapshots", self.relay.list_snapshots(install))
+
+    async def delete_snapshot(self, name: str) -> None:  # noqa: D102
+        await self._call("delete_snapshot", self.relay.delete_snapshot(name))
+
+    async def search(  # noqa: D102
+        self, instance: Instance, texts: tuple[str, ...]
+    ) -> frozenset[str]:
+        return await self._call("search", self.relay.search(instance, texts))
+
+    async def stop(self, instance: Instance) -> None:  # noqa: D102
+        await self._call("stop", self.relay.stop(instance))
+
     async def _call(self, hook: str, work: Coroutine[Any, Any, T]) -> T:
         """Await a hook in a task of its own; cancellation is passed on, and not helped along.
 
@@ -84,14 +99,14 @@ class Traced(Runtime):
         """
         self._say(f"enter {hook}")
         loop = asyncio.get_running_loop()
-        task, limit = asyncio.ensure_future(work), loop.time() + self._seconds
-        cancelled = False
+        task, limit = asyncio.ensure_future(work), loop.time() + self.seconds
+        cancelled: asyncio.CancelledError | None = None
+        passed = True
         while not task.done() and loop.time() < limit:
             try:
                 await asyncio.wait({task}, timeout=limit - loop.time())
-            except asyncio.CancelledError:
-                cancelled = True
-                task.cancel()
+            except asyncio.CancelledError as error:
+                cancelled, passed = error, task.cancel()
         if not task.done():
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=GRACE)
@@ -99,9 +114,11 @@ class Traced(Runtime):
             if cancelled:
                 how = " after its cancellation"
             raise Broken(
-                f"{hook} did not end within {self._seconds:g} s{how}", hook=hook, promise=ENDS
+                f"{hook} did not end within {self.seconds:g} s{how}", hook=hook, promise=ENDS
             )
         self._say(f"leave {hook}")
+        if cancelled is not None and not passed:
+            raise cancelled  # it had ended already, and never heard of it
         try:
             return task.result()
         except ClawError as error:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from claw_core.errors import ClawError
 from claw_core.hookspecs import Runtime
 
 PAGE: Final = "docs/reference/hooks.md"
@@ -37,6 +38,12 @@ class Broken(Exception):
         self.seen = seen
         self.hook = hook
         self.promise = promise
+
+    @classmethod
+    def at(cls, check: Callable[..., Any], error: ClawError) -> Broken:
+        """A hook failed in a check, which may be about another one: then its own duty counts."""
+        phase = error.phase
+        return cls(str(error), hook=phase, promise=None if phase == hook(check) else duty(phase))
 
     def to_json(self) -> Mapping[str, str | None]:
         """What makes it again, short enough for one write."""
@@ -83,6 +90,12 @@ def promise(check: Callable[..., Any]) -> str:
     first = (check.__doc__ or "").partition("\n\n")[0]
     text = " ".join(first.split()).rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def duty(name: str | None) -> str | None:
+    """What a hook is there for, in the words of the contract; None where there is no such hook."""
+    specification = getattr(Runtime, name or "", None)
+    return specification and promise(specification)
 
 
 def anchor(name: str) -> str:

@@ -1,0 +1,1 @@
+"""The `apple` runtime: Linux containers, each in a virtual machine, through `container`."""

@@ -1,0 +1,14 @@
+"""Removes the files of containers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+
+
+def remove(bundle: str) -> None:
+    """Remove all that is kept of a container."""
+    with contextlib.suppress(FileNotFoundError):
+        os.chmod(f"{bundle}/work/work", 0o700)  # overlayfs leaves it closed to all but root
+    shutil.rmtree(bundle, ignore_errors=True)
