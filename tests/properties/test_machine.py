@@ -13,11 +13,11 @@ from claw_core.testing.actors import Cast, Stage
 from claw_core.testing.faults import KINDS, Boundary, Kind
 from claw_core.testing.machine import Process, Trap
 from claw_core.testing.schedule import HOST
-from claw_core.testing.world import DIRECTORY, OTHERS, Mode, World
+from claw_core.testing.world import DIRECTORY, Mode, World
 
 STAGE = Stage()
 HOOKS = ("prepare", "start", "execute", "snapshot", "teardown", "list_instances")
-TRAPS: tuple[Trap, ...] = ("kill", "enospc", "eio", "preempt")
+TRAPS: tuple[Trap, ...] = ("kill", "enospc", "eio", "preempt", "cancel")
 
 
 class Lives(RuleBasedStateMachine):
@@ -64,6 +64,11 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def reaper(self) -> None:
         self.cast.reaper(f"r{len(self.world.machine.processes)}")
+
+    @rule()
+    def adopter(self) -> None:
+        self.world.adopting = True
+        self.cast.reaper(f"a{len(self.world.machine.processes)}", adopts=True)
 
     @rule(seconds=st.sampled_from((0.001, 0.03, 0.3, 3.0, 700.0)))
     def time_passes(self, seconds: float) -> None:
@@ -121,7 +126,7 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def what_belongs_to_others_is_there(self) -> None:
-        assert {*OTHERS} <= {*self.world.existing}
+        assert self.world.others <= {*self.world.existing}
 
     def teardown(self) -> None:
         """L1: faults stop, everybody ends, one reaper runs, and nothing is left."""

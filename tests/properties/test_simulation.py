@@ -119,6 +119,28 @@ def test_nothing_leaks_whatever_happens_at_any_system_call(mode: Mode, trap: Tra
         run(schedule, stage)
 
 
+@pytest.mark.parametrize("mode", ["server", "tool"])
+def test_a_cancellation_at_any_system_call_leaves_nothing_while_the_router_lives_on(
+    mode: Mode,
+) -> None:
+    stage = Stage()
+    for call in range(1, 45):
+        traps: dict[int, dict[int, Trap]] = {0: {call: "cancel"}}
+        run(Schedule(EXHAUSTIVE + call, mode, traps=traps, events=((0.0, "host"),)), stage)
+
+
+@pytest.mark.parametrize("mode", ["server", "tool"])
+def test_what_is_ours_and_has_no_entry_is_adopted_beside_all_others(mode: Mode) -> None:
+    """Two are asked to at once, while owners make and end instances of their own."""
+    stage = Stage()
+    for seed in range(EXHAUSTIVE, EXHAUSTIVE + 60):
+        first, second = 0.02 * (seed % 7), 0.02 * (seed % 30)
+        events: list[tuple[float, Event]] = [
+            (0.0, "owner"), (first, "adopter"), (second, "adopter"), (0.1, "host")
+        ]  # fmt: skip
+        run(Schedule(seed, mode, events=tuple(sorted(events))), stage)
+
+
 def two_reapers(mode: Mode, trap: Trap) -> Iterator[Schedule]:
     """The first one is interrupted, at one system call after the other."""
     for call in range(1, 45):
@@ -142,13 +164,24 @@ def test_random_worlds_meet_everything_that_can_happen() -> None:
     schedules = [Schedule.of(seed) for seed in range(EXHAUSTIVE, EXHAUSTIVE + RANDOM)]
     events = {event for schedule in schedules for _, event in schedule.events}
     assert events == {
-        *("owner", "host", "reaper", "kill", "cancel", "reboot", "power", "full", "room"),
+        *(
+            "owner",
+            "host",
+            "reaper",
+            "adopter",
+            "kill",
+            "cancel",
+            "reboot",
+            "power",
+            "full",
+            "room",
+        ),
         *("down", "up", "wall", "sleep"),
     }
     struck = {kind for one in schedules for (hook, _), kind in one.faults.items() if hook != "stop"}
     assert struck == set(KINDS)
     traps = {trap for one in schedules for traps in one.traps.values() for trap in traps.values()}
-    assert traps == {"kill", "enospc", "eio", "preempt"}
+    assert traps == {"kill", "enospc", "eio", "preempt", "cancel"}
     assert any(sum(event in {"owner", "host"} for _, event in one.events) > 2 for one in schedules)
     assert {one.mode for one in schedules} == {"server", "tool"}
     assert {one.keeps for one in schedules} == {True, False}

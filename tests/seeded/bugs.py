@@ -174,6 +174,22 @@ BUGS: Final = (
         "core/test_session.py::test_a_creation_cut_short_in_a_server_stays_in_limbo",
     ),
     Bug(
+        "a cancelled acquisition loses its lease",
+        f"{CORE}/session.py",
+        "            await in_thread(self._acquire)\n",
+        "            self._lease = await in_thread(self._ledger.acquire, self._intent)\n",
+        "properties/test_simulation.py"
+        "::test_a_cancellation_at_any_system_call_leaves_nothing_while_the_router_lives_on[server]",
+    ),
+    Bug(
+        "what a live owner makes is adopted",
+        f"{CORE}/reaper.py",
+        "        return [one for name, one in sorted(found.items()) if name not in claimed]",
+        "        return [one for name, one in sorted(found.items())]",
+        "properties/test_simulation.py"
+        "::test_what_is_ours_and_has_no_entry_is_adopted_beside_all_others[server]",
+    ),
+    Bug(
         "the warden hears what ends its owner",
         f"{CORE}/waiter.py",
         "        signal.signal(number, signal.SIG_IGN)",

@@ -101,7 +101,7 @@ class Cast:
         stage: see there.
         trying: the waiters that go on after their owner's death.
         quiet: whether nothing goes wrong but at the boundaries of hooks.
-        disturbed: whether a warden did not get the chance to do its work.
+        disturbed: whether something is left for which no warden could do its work.
     """
 
     world: World
@@ -121,9 +121,25 @@ class Cast:
         process = self.world.machine.spawn(name, lambda: _run(self, process, lives_on, keeps=keeps))
         return process
 
-    def reaper(self, name: str, owner: int | None = None, deadline: float = 120.0) -> Process:
-        """Start a process that reaps once; its status is 0 when there is nothing left to do."""
-        process = self.world.machine.spawn(name, lambda: _reap(self, process, owner, deadline))
+    def reaper(
+        self,
+        name: str,
+        owner: int | None = None,
+        deadline: float = 120.0,
+        *,
+        adopts: bool = False,
+    ) -> Process:
+        """Start a process that reaps once; its status is 0 when there is nothing left to do.
+
+        Args:
+            name: for the trace.
+            owner: as for `exhaust`.
+            deadline: as for `exhaust`.
+            adopts: first make entries for what is ours and has none.
+        """
+        process = self.world.machine.spawn(
+            name, lambda: _reap(self, process, owner, deadline, adopts=adopts)
+        )
         return process
 
     def waited(self, session: Session | None) -> None:
@@ -135,9 +151,14 @@ class Cast:
                 self.world.violate("L1", f"{name} is left while its owner lives on")
 
 
-async def _reap(cast: Cast, process: Process, owner: int | None, deadline: float) -> None:
+async def _reap(
+    cast: Cast, process: Process, owner: int | None, deadline: float, *, adopts: bool
+) -> None:
     await asyncio.sleep(0.1 * cast.world.machine.chance.random())  # until Python has started
     try:
+        if adopts:
+            reaper = Reaper(cast.world.ledger(), cast.stage.resolve, [(RUNTIME, {})])
+            await reaper.reap(deadline, adopt=True)
         done = await exhaust(Reaper(cast.world.ledger(), cast.stage.resolve), deadline, owner)
     except ClawError as error:
         cast.world.note(f"fails: {error}")

@@ -17,8 +17,8 @@ from claw_core import lifeline
 from claw_core.testing.clock import Killed, Loop, Timeline
 from claw_core.testing.disk import Disk, Inode, Opened
 
-Trap: TypeAlias = Literal["kill", "enospc", "eio", "preempt"]
-"""What happens instead of a system call, or, with `preempt`, before it."""
+Trap: TypeAlias = Literal["kill", "enospc", "eio", "preempt", "cancel"]
+"""What happens instead of a system call, or, with `preempt` and `cancel`, before it."""
 
 CALLS: Final = (
     "open_file", "close", "pread", "pwrite", "write", "fstat", "stat", "exists", "listdir",
@@ -65,6 +65,11 @@ class Process(Loop):
         self.status: int | None = None
         self.at_end: list[Callable[[], object]] = []
         self.descriptors: set[int] = set()
+
+    @property
+    def owns(self) -> bool:
+        """Whether it has instances of its own, by its name."""
+        return self.name[0] in "oh"
 
     def thread_delay(self) -> float | None:
         """Most threads are quick; the others start when somebody else has gone on."""
@@ -330,6 +335,8 @@ class Machine:
             self.timeline.others(3.0 * self.chance.random())
             if process.dead:
                 raise Killed
+        elif trap == "cancel":
+            process.main.cancel()
         elif call in _FAIL[trap]:
             code = _ERRORS[trap]
             raise OSError(code, os.strerror(code))

@@ -2,8 +2,8 @@
 
 The first ones are all those with one owner and up to three faults at the boundaries of hooks, once
 for each way in which a backend works. The others are random: several owners and reapers at once,
-kills and errors at any system call, reboots, power losses, a full disk, a backend that is down,
-clocks that jump.
+some of whom adopt, kills, cancellations and errors at any system call, reboots, power losses, a
+full disk, a backend that is down, clocks that jump.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from claw_core.testing.machine import Trap
 from claw_core.testing.world import Mode
 
 Event: TypeAlias = Literal[
-    "owner", "host", "reaper", "kill", "cancel", "reboot", "power", "full", "room", "down", "up",
-    "wall", "sleep",
+    "owner", "host", "reaper", "adopter", "kill", "cancel", "reboot", "power", "full", "room",
+    "down", "up", "wall", "sleep",
 ]  # fmt: skip
 """What can happen in a world at any time, by itself; a host is an owner whose router lives on."""
 HOST: Final = 30.0
@@ -74,6 +74,10 @@ class Schedule:
         keeps = chance.random() < 0.3
         if keeps and chance.random() < 0.5:
             faults["stop", 1] = chance.choice(HONEST)
+        if chance.random() < 0.1:
+            events.append((chance.random() * chance.choice((0.5, 5.0)), "adopter"))
+        if chance.random() < 0.1:
+            traps.setdefault(0, {})[chance.randint(1, 60)] = "cancel"
         return cls(seed, mode, faults, traps, tuple(sorted(events)), keeps)
 
 

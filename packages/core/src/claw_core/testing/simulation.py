@@ -107,7 +107,8 @@ class Simulation:
         chance = 0 if schedule.seed < EXHAUSTIVE else schedule.seed
         self.world = World.make(chance, schedule.mode, schedule.faults, traced=traced)
         self.world.machine.traps = schedule.traps
-        self.calm = {event for _, event in schedule.events} <= CALM and not schedule.traps
+        traps = {trap for traps in schedule.traps.values() for trap in traps.values()}
+        self.calm = {event for _, event in schedule.events} <= CALM and traps <= {"cancel"}
         self.cast = Cast(self.world, stage, self.calm)
         self.eventful = 0.0
         self.reached: frozenset[Boundary] = frozenset()
@@ -125,6 +126,7 @@ class Simulation:
                 self.heal()
                 self.reap_all("later", "again")
                 self.expire()
+                self.adopt()
             except Deadlock as error:
                 self.world.violate("L1", str(error))
             finally:
@@ -163,6 +165,9 @@ class Simulation:
             self.cast.owner(f"h{count}", HOST, keeps=keeps)
         elif event == "reaper":
             self.cast.reaper(f"r{len(machine.processes)}")
+        elif event == "adopter":
+            world.adopting = self.cast.disturbed = True  # what it adopts has no warden
+            self.cast.reaper(f"a{count}", adopts=True)
         elif event in {"kill", "cancel"}:
             alive = [process for process in machine.processes if not process.dead and process.main]
             if alive:
@@ -212,7 +217,7 @@ class Simulation:
 
     def reap_all(self, *names: str) -> None:
         """L1: one more process leaves nothing. L2: another one then has nothing to do."""
-        if not {*OTHERS} <= {*self.world.existing}:
+        if not self.world.others <= {*self.world.existing}:
             self.world.violate("S2", "an instance of someone else is gone")
         self.world.check_kept()
         if not self.left():
@@ -240,6 +245,16 @@ class Simulation:
         self.world.machine.asleep += KEPT
         self.world.machine.wall += KEPT  # it may have been set back
         self.reap_all("expired")
+
+    def adopt(self) -> None:
+        """L1: where somebody was asked to, what is ours and has no entry is gone as well."""
+        if not self.world.adopting or self.world.violations:
+            return
+        process = self.cast.reaper("adopter", deadline=1000.0, adopts=True)
+        self.rest()
+        left = [*self.left(), *({OTHERS[1]} & {*self.world.existing})]
+        if left or process.status != 0:
+            self.world.violate("L1", f"the adopter (status {process.status}) leaves {left}")
 
     def left(self) -> list[str]:
         """What is there of ours and not kept: instances, and files of the ledger."""

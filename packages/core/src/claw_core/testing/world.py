@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -31,7 +31,8 @@ time; or a tool, a child that carries on as long as it likes and holds the op-lo
 
 INSTALL: Final = "5e1f5e1f"
 OTHERS: Final = ("claw-0ddba11e-000000000000", f"claw-{INSTALL}-0000000000ff")
-"""Instances that nobody here may touch: of another installation, and of ours without an entry."""
+"""Instances that nobody here may touch: of another installation, and of ours without an entry,
+which only those may who are asked to adopt."""
 STATE: Final = Path("/dev/null/claw")
 """The state directory; where it is no real file can be."""
 DIRECTORY: Final = str(STATE / "instances")
@@ -64,6 +65,7 @@ class World:
         machine: its processes, their files, and the time.
         faults: what has still to happen at the boundaries of hooks.
         down: whether the backend answers nobody.
+        adopting: whether anybody was asked to adopt.
         existing: instances, each with whether its payload runs.
         snapshots: those for inspection.
         coming: creations that were asked for and are still to come, by name.
@@ -80,6 +82,7 @@ class World:
     faults: dict[Boundary, Kind]
     trace: list[str] | None = None
     down: bool = False
+    adopting: bool = False
     existing: dict[str, bool] = attrs.field(factory=lambda: dict.fromkeys(OTHERS, False))
     snapshots: set[str] = attrs.field(factory=set)
     coming: Counter[str] = attrs.field(factory=Counter)
@@ -143,13 +146,21 @@ class World:
         """The instances that must be gone in the end."""
         return [name for name in self.existing if name not in OTHERS]
 
+    @property
+    def others(self) -> set[str]:
+        """The instances that are not to be touched."""
+        return {OTHERS[0]} if self.adopting else {*OTHERS}
+
     def entry(self, name: str) -> tuple[str, Inode] | None:
         """The entry of an instance."""
+        return next(self.entries(name), None)
+
+    def entries(self, name: str) -> Iterator[tuple[str, Inode]]:
+        """The entries of an instance; several where several adopt it."""
         identity = name[-12:]
         for file, inode in self.machine.disk.names[DIRECTORY].items():
             if file.startswith(identity) and file.endswith(".jsonl"):
-                return file, inode
-        return None
+                yield file, inode
 
     def asked(self, process: Process, hook: str, name: str) -> Kind | None:
         """Count a call, check that it may be made, and return the fault that strikes it."""
@@ -162,18 +173,25 @@ class World:
         if kind is not None:
             self.last_fault = self.machine.timeline.now
         if hook != "list_instances":
-            entry = self.entry(name)
-            if entry is None or self.machine.holder(entry[1]) is not process:
-                rule = "S7" if hook == "prepare" and entry is None else "S2"
+            holders = [self.machine.holder(inode) for _, inode in self.entries(name)]
+            if process not in holders:
+                rule = "S7" if hook == "prepare" and not holders else "S2"
                 self.violate(rule, f"{process.name} calls {hook} of {name} without its lease")
+            for other in holders:
+                if isinstance(other, Process) and other is not process and other.owns:
+                    self.violate("S2", f"{process.name} calls {hook} of {name}, whose owner lives")
         return kind
 
     def unlinking(self, path: str) -> None:
-        """S3: an entry goes only when its instance is gone, and cannot come any more."""
+        """S3: an entry goes only when its instance is gone, and cannot come any more.
+
+        One that never was durable never counted: who adopts takes it back where that fails.
+        """
         if path.endswith(".jsonl") and path.startswith(DIRECTORY):
-            name = f"claw-{INSTALL}-{path[len(DIRECTORY) + 1 :][:12]}"
+            file = path[len(DIRECTORY) + 1 :]
+            name = f"claw-{INSTALL}-{file[:12]}"
             self.note(f"forgets {name}")
-            if name in self.existing:
+            if name in self.existing and file in self.machine.disk.durable[DIRECTORY]:
                 self.violate("S3", f"{name} is forgotten while it exists")
             if self.coming[name] > 0:
                 self.violate("S3", f"{name} is forgotten while its creation is in flight")
@@ -181,7 +199,7 @@ class World:
     def writing(self, inode: Inode) -> None:
         """S8: nobody but its owner has anything to say of what is kept."""
         process = self.process()
-        if b'"held"' in inode.data and process.name[0] not in "oh":
+        if b'"held"' in inode.data and not process.owns:
             for name, kept in self.kept().items():
                 if kept is inode:
                     self.violate("S8", f"{process.name} takes {name}, which is kept")
