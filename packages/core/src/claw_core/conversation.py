@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +15,7 @@ from claw_core.agentstate import LIMIT, AgentState
 from claw_core.capture import Capture
 from claw_core.config.settings import merge
 from claw_core.errors import ConfigError, DeadlineExceeded, RuntimeFault, SpentInstance
+from claw_core.listening import Lines, Tail
 from claw_core.readings import Reading
 from claw_core.session import Deadlines
 from claw_core.tasks import in_thread
@@ -29,14 +28,10 @@ if TYPE_CHECKING:
 
 PROMPT_LIMIT: Final = 32 << 20
 """Bytes of a prompt."""
-LINE_LIMIT: Final = 64 << 20
-"""Bytes of a line that an agent writes; one that is longer counts as not said."""
 PATIENCE: Final = 10.0
 """Seconds that an agent may go on when its credentials are refused: some try for minutes."""
-_TAIL: Final = 4096
 _LOOK: Final = 'echo "$HOME"; cd; for path; do [ ! -e "$path" ] || echo "$path"; done'
 _LOOK_TIMEOUT: Final = 60.0
-_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @attrs.frozen
@@ -223,8 +218,8 @@ class Conversation:
         """
         data = checked_prompt(prompt)
         command, chosen = self.agent.command(self.session, self._arguments)
-        lines = _Lines(self.agent, Reading(chosen), text, self._patience)
-        tail = _Tail(stderr)
+        lines = Lines(self.agent, Reading(chosen), text, self._patience)
+        tail = Tail(stderr)
         ended = None
         try:
             async with lines.timer:
@@ -271,8 +266,8 @@ class Conversation:
 
     def _credentials(self) -> bool:
         """Whether there is any of the variables that the agent looks for."""
-        spec = self.instance.spec
-        return any(name in spec.env or name in spec.secrets for name in self.agent.secrets)
+        spec, wanted = self.instance.spec, self.agent.secrets
+        return not wanted or any(name in spec.env or name in spec.secrets for name in wanted)
 
     async def _go_on(self, reading: Reading, chosen: str | None) -> None:
         """Remember which session the next prompt goes on with, and keep the agent's state."""
@@ -323,62 +318,3 @@ class Conversation:
                 remedy="see that the image has a shell, and the instance a HOME",
             )
         return home.rstrip("/"), [path for path in self.agent.state if path in there]
-
-
-@attrs.define(eq=False)
-class _Lines:
-    """A sink for an agent's standard output, which hands on the answer that is in it.
-
-    Attributes:
-        timer: expires when the agent's credentials are refused and its patience is over.
-    """
-
-    _agent: Agent
-    reading: Reading
-    _text: Sink | None
-    _patience: float
-    timer: asyncio.Timeout = attrs.field(init=False, factory=lambda: asyncio.timeout(None))
-    _buffer: bytearray = attrs.field(init=False, factory=bytearray)
-
-    async def __call__(self, data: bytes) -> None:
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            await self._line(bytes(self._buffer) + line)
-            self._buffer.clear()
-        if len(self._buffer) + len(rest) <= LINE_LIMIT:
-            self._buffer += rest
-
-    async def end(self) -> None:
-        """Take what is left: a last line without its end."""
-        await self._line(bytes(self._buffer))
-
-    async def _line(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            return  # agents also write what is meant for people
-        if not isinstance(event, dict):
-            return
-        said = self._agent.read(event, self.reading)
-        if self.reading.refused != (self.timer.when() is not None) and not self.timer.expired():
-            until = asyncio.get_running_loop().time() + self._patience
-            self.timer.reschedule(until if self.reading.refused else None)
-        if said and self._text is not None:
-            await self._text(said.encode(errors="replace"))
-
-
-@attrs.define(eq=False)
-class _Tail:
-    """A sink that remembers the end of what it hands on."""
-
-    _sink: Sink | None
-    _end: bytes = attrs.field(init=False, default=b"")
-
-    async def __call__(self, data: bytes) -> None:
-        self._end = (self._end + data)[-_TAIL:]
-        if self._sink is not None:
-            await self._sink(data)
-
-    def text(self) -> str:
-        """The end, as a message may quote it."""
-        return _COLOUR.sub("", self._end.decode(errors="replace")).strip()
