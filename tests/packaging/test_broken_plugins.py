@@ -15,6 +15,7 @@ from textwrap import dedent, indent
 import pytest
 
 import claw_core
+from cli.support import hide
 
 BASE = """
 from claw_core import Assessment, Description, Exit, Isolation, Runtime
@@ -95,7 +96,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
     options = ["install", "-q", "--no-deps", "--no-index", "--target", str(base / "site")]
     subprocess.run([*pip, *options, *wheels], check=True, timeout=100)
-    return base / "site"
+    return hide(base / "site", "claw-runtime-apple")
 
 
 def wheel(base: Path, name: str, source: str) -> Path:
