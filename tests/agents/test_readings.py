@@ -107,15 +107,16 @@ KINDS = sorted({event.get("type", "") for name in AGENTS for event in lines(name
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
+EVENT = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4)
 
 
 @given(
     st.sampled_from(sorted(AGENTS)),
-    st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(NAMES), JSON))),
+    st.lists(st.tuples(st.sampled_from(KINDS), EVENT), max_size=3),
 )
 def test_whatever_an_agent_writes_is_survived(agent: str, events: list[tuple[str, Any]]) -> None:
     reading = Reading()
