@@ -15,7 +15,7 @@ import pytest
 from claw_core import router
 from claw_core.errors import CapacityExhausted, ClawError, DeadlineExceeded, Refused, RuntimeFault
 from claw_core.session import Deadlines
-from claw_runtime_tart import cloning, connecting, processes
+from claw_runtime_tart import cloning, connecting, processes, reaching
 from cli.support import claw, entries, eventually, start
 from runtime_tart import worlds
 from runtime_tart.support import output, run, session, shell
@@ -275,6 +275,7 @@ def test_no_route_goes_through_the_guest_agent(
     world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "UNREACHABLE", 0.1)
+    world.knobs(t_agent=1.0)  # as long as it takes a user to log in
     world.fault("run", "unroutable")
     assert run(once(world)) == "hi\n"
     nothing_is_left(world, state)
@@ -284,7 +285,7 @@ def test_no_route_and_no_agent_is_told(
     world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "UNREACHABLE", 0.1)
-    world.knobs(exec_patience=0.3)
+    monkeypatch.setattr(reaching, "AGENT_PATIENCE", 1.0)
     world.fault("run", "unroutable")
     world.fault("run", "no agent")
     with pytest.raises(RuntimeFault, match="there is no route to the guest at"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core.errors import ArchiveError, Refused
+from claw_core.errors import ArchiveError, Refused, RuntimeFault
 from claw_core.isolation import Isolation
 from claw_core.ledger import default_state_directory
 from claw_core.model import Mount, Resources, Spec
@@ -71,10 +71,11 @@ def test_a_machine_runs_as_it_should(shared: Simulator) -> None:
 
     name = run(work())
     calls = [call for call in shared.journal() if name in call["argv"]]
-    verbs = [call["argv"][0] for call in calls]
+    # Its address may be asked for before it has begun to run.
+    verbs = [call["argv"][0] for call in calls if call["argv"][0] != "ip"]
     assert verbs[:3] == ["clone", "set", "run"]
-    assert set(verbs) <= {"clone", "set", "run", "ip", "stop", "delete"}
-    started = calls[2]
+    assert set(verbs) <= {"clone", "set", "run", "stop", "delete"}
+    started = next(call for call in calls if call["argv"][0] == "run")
     assert started["sid"] == started["pid"] != os.getsid(0)
     assert started["argv"][2:] == ["--no-graphics", "--no-audio", "--no-clipboard"]
     assert calls[1]["argv"][2:] == ["--cpu", "6", "--memory", "6144"]
@@ -248,6 +249,48 @@ def test_a_closed_network_takes_softnet_and_the_guest_agent(
     assert "--net-softnet-block=0.0.0.0/0" in run(work(network="none"))
     arguments = run(work(settings={"allow": ["192.0.2.0/24", "198.51.100.7/32"]}))
     assert "--net-softnet-allow=192.0.2.0/24,198.51.100.7/32" in arguments
+
+
+NETCAT = """#!/usr/bin/python3
+# The simulated guest's server listens at its own address only.
+import re, socket, threading
+table = open("/proc/net/tcp").read()
+address, = set(re.findall(r"([0-9A-F]{6}7F):0016 00000000:0000 0A", table))
+link = socket.create_connection((socket.inet_ntoa(bytes.fromhex(address)[::-1]), 22))
+import os, shutil
+threading.Thread(target=shutil.copyfileobj, args=(open(0, "rb", 0), link.makefile("wb", 0))).start()
+while data := link.recv(65536):
+    os.write(1, data)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("transport", ["ssh", "proxy", "agent"])
+def test_a_guest_whose_user_may_not_become_root(
+    world: Simulator, state: Path, tmp_path: Path, transport: str
+) -> None:
+    disk = world.disk(worlds.BASE)
+    (disk / "etc/sudoers").write_text("admin ALL=(ALL) ALL\n")
+    netcat = disk / "usr/local/bin/nc"
+    netcat.parent.mkdir(parents=True, exist_ok=True)
+    netcat.write_text(NETCAT)
+    netcat.chmod(0o755)
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("here")
+    target = "/workspace/group"
+    mounts = [Mount(tmp_path, target, authorised=True, relocatable=True)]
+    own = Mount(tmp_path, "/data", authorised=True)
+
+    async def work() -> None:
+        settings = {"transport": transport}
+        async with session(world, settings=settings, mounts=mounts, workdir=target) as s:
+            assert await shell(s, "cat file; pwd -L") == f"here/Users/admin{target}\n"
+        with pytest.raises(RuntimeFault, match="nothing can be put at /data"):
+            async with session(world, settings=settings, mounts=[own]):
+                pass
+
+    run(work())
+    assert (world.processes(), entries(state)) == ({}, [])
 
 
 @pytest.mark.parametrize("transport", ["ssh", "proxy", "agent"])

@@ -36,22 +36,26 @@ from claw_runtime_bubblewrap import processes, sandbox, scratch
 
 FACT = "directory"
 """Where the instance is, for a later process whose environment may be another one."""
+PLACE = "place"
+"""Where all of them are, for the same reason; the runtime sets this setting itself."""
 
 
 class BubblewrapRuntime(Runtime):
-    """Sandboxes made by `bwrap`. There are no settings.
+    """Sandboxes made by `bwrap`. There are no settings to be set.
 
     Raises:
         ConfigError: there are settings.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        super().__init__(settings)
-        self._numbers = itertools.count()
-        if settings:
+        if unknown := [key for key in settings if key != PLACE]:
             raise ConfigError(
-                f"bubblewrap has no settings, got {', '.join(settings)}", remedy="remove them"
+                f"bubblewrap has no settings, got {', '.join(unknown)}", remedy="remove them"
             )
+        self._numbers = itertools.count()
+        self._place = Path(settings[PLACE]) if PLACE in settings else scratch.default()
+        # A process in another environment, such as a reaper, must look at the same place.
+        super().__init__({PLACE: str(self._place)} if self._place else {})
 
     async def describe(self) -> Description:
         """Say what a sandbox that was just tried out offers."""
@@ -71,7 +75,7 @@ class BubblewrapRuntime(Runtime):
 
     async def prepare(self, instance: Instance) -> None:
         """Make the scratch directory, after its place is written down."""
-        directory = await in_thread(scratch.place) / instance.name
+        directory = await in_thread(scratch.checked, self._place) / instance.name
         await instance.host.record(FACT, str(directory))
         await in_thread(scratch.make, directory, sandbox.PLACES)
 
@@ -108,7 +112,9 @@ class BubblewrapRuntime(Runtime):
     async def teardown(self, instance: Instance) -> None:
         """Forbid new sandboxes, end those that are there, remove what they shared, and look."""
         known = instance.host.facts.get(FACT)
-        directory = Path(known) if known else await in_thread(scratch.place) / instance.name
+        directory = (
+            Path(known) if known else await in_thread(scratch.checked, self._place) / instance.name
+        )
         await in_thread(scratch.fence, directory)
         await processes.end(processes.mark(instance.name))
         # bwrap's sandboxes have ended, so nothing can change the directory under these two.
@@ -124,7 +130,7 @@ class BubblewrapRuntime(Runtime):
 
     async def list_instances(self, install: str) -> frozenset[str]:
         """The process table and the directory of all instances."""
-        found = await in_thread(processes.names) | await in_thread(scratch.names)
+        found = await in_thread(processes.names) | await in_thread(scratch.names, self._place)
         return frozenset(name for name in found if name.startswith(f"claw-{install}-"))
 
 

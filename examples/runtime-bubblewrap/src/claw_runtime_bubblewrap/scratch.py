@@ -13,18 +13,24 @@ from claw_core.errors import RuntimeFault
 _FENCED = ".gone"
 
 
-def place() -> Path:
-    """Where the instances of this user are; not in /tmp, where others could make it first.
-
-    Raises:
-        RuntimeFault: there is no such place, or others can change it.
-    """
+def default() -> Path | None:
+    """Where the instances of this user are; not in /tmp, where others could make it first."""
     try:
         chosen = os.environ.get("XDG_CACHE_HOME", "")
         base = Path(chosen) if chosen.startswith("/") else Path.home() / ".cache"
     except RuntimeError:
-        raise RuntimeFault("this user has no home", remedy="set XDG_CACHE_HOME") from None
-    found = base / "claw-runtime-bubblewrap"
+        return None
+    return base / "claw-runtime-bubblewrap"
+
+
+def checked(found: Path | None) -> Path:
+    """See that a place is this user's own, and return it.
+
+    Raises:
+        RuntimeFault: there is no such place, or others can change it.
+    """
+    if found is None:
+        raise RuntimeFault("this user has no home", remedy="set XDG_CACHE_HOME")
     with contextlib.suppress(FileNotFoundError):
         status = found.lstat()
         private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
@@ -34,6 +40,11 @@ def place() -> Path:
                 remedy=f"remove it, or chmod 700 {found}",
             )
     return found
+
+
+def place() -> Path:
+    """The place of this user, in this environment; errors as `checked`."""
+    return checked(default())
 
 
 def make(directory: Path, parts: Iterable[str] = ()) -> None:
@@ -65,9 +76,9 @@ def exists(directory: Path) -> bool:
     return os.path.lexists(directory) or os.path.lexists(fenced(directory))
 
 
-def names() -> set[str]:
+def names(place: Path | None) -> set[str]:
     """Names of the instances that have a directory."""
     try:
-        return {entry.name.removesuffix(_FENCED) for entry in place().iterdir()}
+        return {entry.name.removesuffix(_FENCED) for entry in checked(place).iterdir()}
     except FileNotFoundError:
         return set()

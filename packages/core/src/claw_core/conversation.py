@@ -280,7 +280,7 @@ class Conversation:
             return  # the agent never ran: what was kept before still counts
         async with self._state.generation() as folder:
             for path in there:
-                await self.instance.download(f"{home}/{path}", folder, limit=LIMIT, lenient=True)
+                await self.instance.download(f"{home}/{path}", folder, limit=LIMIT, as_is=True)
 
     async def _keep_if_possible(self, reading: Reading, chosen: str | None) -> None:
         """Do the same after the agent was stopped, which some runtimes can only with all else."""

@@ -43,12 +43,7 @@ _KINDS: Final[Mapping[bytes, str]] = {
 
 @asynccontextmanager
 async def unpacking(
-    final: Path,
-    name: str,
-    *,
-    limit: int = LIMIT,
-    members: int = MEMBERS,
-    left_out: Callable[[str], None] | None = None,
+    final: Path, name: str, *, limit: int = LIMIT, members: int = MEMBERS, as_is: bool = False
 ) -> AsyncIterator[Sink]:
     """Give a sink for a tar stream whose only top-level member `name` becomes `final`.
 
@@ -60,14 +55,14 @@ async def unpacking(
         name: the top-level member that is expected.
         limit: bytes of content that are accepted.
         members: members that are accepted.
-        left_out: told of links that lead out of it, fifos and devices, which are left out then;
-            None refuses an archive that has any.
+        as_is: the instance may do with this tree what it likes, and does: links are kept wherever
+            they lead, and sockets, fifos and devices left out, instead of being refused.
 
     Raises:
         ArchiveError: the archive is damaged, unsafe, too large or not the expected one; or it
             cannot be written.
     """
-    unpacker = Unpacker(final, name, limit, members, left_out)
+    unpacker = Unpacker(final, name, limit, members, as_is=as_is)
     try:
         await in_thread(unpacker.begin)
         pending = bytearray()
@@ -112,10 +107,11 @@ class Unpacker:
         name: str,
         limit: int = LIMIT,
         members: int = MEMBERS,
-        left_out: Callable[[str], None] | None = None,
+        *,
+        as_is: bool = False,
     ) -> None:
-        self._left_out = left_out
         self._final = final.absolute()
+        self._as_is = as_is
         self._name = name
         self._left = limit
         self._members = members
@@ -269,18 +265,15 @@ class Unpacker:
         target = meta.target if meta.target is not None else _text(block[157:257])
         kind = _KINDS.get(code)
         self._member = name
-        if kind is None:
-            if self._left_out is None or size:
-                self._refuse("it is no file, directory or link")
-            self._left_out(f"{shown(name)} is no file, directory or link")
+        if kind is None and self._as_is and code in b"346":
+            yield from self._take(size + -size % BLOCK)
             return
+        if kind is None:
+            self._refuse("it is no file, directory or link")
         if kind == "file" and name.endswith("/"):
             kind = "directory"  # as archives before POSIX say it
         path = self._path(name)
         self._count()
-        if kind == "symlink" and (target.startswith("/") or not target or "\0" in target):
-            self._outward(target)
-            return
         if self._kinds.get(path, kind) != kind and {self._kinds[path], kind} != {
             "file",
             "hard link",
@@ -301,6 +294,8 @@ class Unpacker:
                     os.mkdir(path[-1], mode | 0o700, dir_fd=folder)
                 self._times[path] = mtime
             elif kind == "symlink":
+                if not target or "\0" in target or (target[0] == "/" and not self._as_is):
+                    self._refuse(f"it is a link to {shown(target)}, which is not inside it")
                 os.symlink(target, path[-1], dir_fd=folder)
                 self._links[path] = target
             elif kind == "hard link":
@@ -311,13 +306,6 @@ class Unpacker:
                 self._left -= size
                 yield from self._write(os.open(path[-1], _CREATE, mode, dir_fd=folder), size, mtime)
             self._kinds[path] = kind
-
-    def _outward(self, target: str) -> None:
-        """Leave out a link that leads out, or refuse it."""
-        what = f"it is a link to {shown(target)}, which is not inside it"
-        if self._left_out is None:
-            self._refuse(what)
-        self._left_out(f"{shown(self._member)}: {what}")
 
     def _count(self) -> None:
         self._members -= 1
@@ -384,13 +372,10 @@ class Unpacker:
         top = (self._name,)
         if top not in self._kinds:
             self._refuse("the archive is empty")
-        for path, target in list(self._links.items()):
-            if not self._contained(path, target):
+        for path, target in self._links.items():
+            if (path == top or not self._as_is) and not self._contained(path, target):
                 self._member = "/".join(path)
-                self._outward(target)
-                with self._folder(path[:-1]) as folder:
-                    os.unlink(path[-1], dir_fd=folder)
-                del self._links[path]
+                self._refuse(f"it is a link to {shown(target)}, which is not inside it")
         for path, mtime in self._times.items():
             with self._folder(path) as folder:
                 os.utime(folder, (mtime, mtime))

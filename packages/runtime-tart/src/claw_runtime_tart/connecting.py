@@ -102,11 +102,14 @@ async def connect(
         try:
             link = await _probe(address, port)
         except OSError as error:
-            if error.errno == errno.EHOSTUNREACH:
-                vain = loop.time() if vain is None else vain
-                if loop.time() - vain > UNREACHABLE:
-                    raise _no_route(address) from error
+            if error.errno != errno.EHOSTUNREACH:
+                vain = None
+            elif vain is None:
+                vain = loop.time()
+            elif loop.time() - vain > UNREACHABLE:
+                raise _no_route(address) from error
         else:
+            vain = None
             try:
                 return await _shake(link, address, port, options, handshake)
             except (OSError, asyncssh.Error) as error:

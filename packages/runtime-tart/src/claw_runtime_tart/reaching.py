@@ -26,9 +26,17 @@ from claw_runtime_tart.vms import Directory
 
 PUBLISHED: Final = "admin"
 """The password of the images that Cirrus Labs publishes."""
+AGENT_PATIENCE: Final = 60.0
+"""Seconds that the guest agent has to come where there is no route: often it comes later than SSH,
+since it waits for a user to be logged in."""
 AGENT_PAUSE: Final = 0.1
 """Seconds until an agent is asked again; Tart itself waits ten for one."""
 _PROXY: Final = Path(__file__).with_name("proxy.py")
+_INSIDE: Final = (
+    "sudo -n true </dev/null >/dev/null 2>&1 && exec sudo -n /usr/sbin/sshd -i; "
+    "exec nc 127.0.0.1 {port}"
+)
+"""A server of our own, which needs no network; or the guest's, where its user may not start one."""
 
 
 @attrs.define(eq=False)
@@ -66,20 +74,21 @@ class Reaching:
             *self._key(known),
             known.host_key if known else None,
         )
-        found: Transport
         if self.settings.transport == "ssh" and not restricted(self.instance.spec, self.settings):
             port = self.settings.ssh_port
             try:
-                found = await connecting.connect(self._find, port, credentials)
+                reached: Transport = await connecting.connect(self._find, port, credentials)
             except connecting.NoRoute as error:
                 self.instance.host.progress(f"{error.message}; trying the guest agent")
-                if not await self._answers():
-                    raise
-            else:
-                return found
-        self.missing = "the guest agent did not answer"
-        found = await connecting.tunnel(self._proxy(), credentials)
-        return found
+                try:
+                    async with asyncio.timeout(AGENT_PATIENCE):
+                        reached = await connecting.tunnel(self._proxy(), credentials)
+                except TimeoutError:
+                    raise error from None
+        else:
+            self.missing = "the guest agent did not answer"
+            reached = await connecting.tunnel(self._proxy(), credentials)
+        return reached
 
     async def _find(self) -> str:
         found = await self._address.find()
@@ -109,7 +118,7 @@ class Reaching:
     def _proxy(self) -> tuple[str, ...]:
         names = ",".join(self.tart.without)
         python = (sys.executable, "-I", "-S", str(_PROXY), str(self.tart.home), names)
-        inside = ("sudo", "/usr/sbin/sshd", "-i")
+        inside = ("/bin/sh", "-c", _INSIDE.format(port=self.settings.ssh_port))
         return (*python, self.tart.executable, "exec", "-i", self.instance.name, *inside)
 
     def _known(self) -> Identity | None:
