@@ -14,6 +14,7 @@ import pytest
 from agents.support import run
 from claw_core.errors import ConfigError, ConfigProblems
 from claw_nanoclaw import ContainerInput, ContainerOutput
+from claw_nanoclaw.inbox import Inbox
 from nanoclaw.support import claw_toml, installation, outputs, v1, v2
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
@@ -218,19 +219,26 @@ def test_who_stops_listening_and_closes_leaves_nothing(root: Path, state: Path) 
     assert list((state / "instances").iterdir()) == []
 
 
-def test_silence_after_an_answer_is_an_end_and_before_it_an_error(root: Path) -> None:
-    async def work(prompt: str) -> list[ContainerOutput]:
-        return await outputs(installation(root), "finance", prompt, follow=True, timeout=1.0)
+def test_silence_after_an_answer_is_an_end_and_before_it_an_error(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(self: Inbox, until: float) -> list[str]:
+        raise TimeoutError
 
-    async def both() -> list[list[ContainerOutput]]:
-        return [await work("count"), await work("sleep /tmp/at-it")]
+    async def work() -> list[list[ContainerOutput]]:
+        nano = installation(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(Inbox, "wait", silent)
+            idle = await outputs(nano, "finance", "count", follow=True)
+        return [idle, await outputs(nano, "finance", "sleep /tmp/at-it", timeout=0.5)]
 
-    idle, silent = run(both())
+    idle, never = run(work())
     assert [output.result for output in idle] == ["prompt 1 of this session", None]
-    (failed,) = silent
+    assert {output.status for output in idle} == {"success"}
+    (failed,) = never
     assert failed.status == "error"
     assert failed.session_id is not None
-    assert "stopped after its timeout of 1 s" in str(failed.error)
+    assert "stopped after its timeout of 0.5 s" in str(failed.error)
 
 
 def test_groups_run_side_by_side(root: Path) -> None:
