@@ -17,9 +17,9 @@ import claw_core
 from claw_core import reaper
 from claw_core.errors import ClawError, RuntimeFault, SpentInstance, TeardownFailed
 from claw_core.ledger import Ledger
-from claw_core.model import Audit
+from claw_core.model import Audit, Exit
 from claw_core.registry import Registry
-from claw_core.session import Deadlines
+from claw_core.session import Deadlines, Session
 from claw_runtime_apple import cli, commands, listing, place, removal, starting
 from claw_runtime_apple.runtime import AppleRuntime
 from cli.support import entries, eventually
@@ -65,11 +65,22 @@ async def live(world: World, **options: Any) -> None:
         assert await shell(s, "echo here") == "here\n"
 
 
+async def begun(session: Session) -> asyncio.Task[Exit]:
+    """A command that runs."""
+    ready = asyncio.Event()
+
+    async def sink(_: bytes) -> None:
+        ready.set()
+
+    running = asyncio.create_task(session.run(["sh", "-c", "echo here; sleep 600"], stdout=sink))
+    await ready.wait()
+    return running
+
+
 def test_a_crashed_server_forgets_what_runs(world: World, state: Path) -> None:
     async def work() -> None:
         async with session(world) as s:
-            running = asyncio.create_task(output(s, "sleep", "600"))
-            await shell(s, "echo here")
+            running = await begun(s)
             world.crash()
             with pytest.raises(SpentInstance, match="could not be ended"):
                 await running
@@ -115,8 +126,7 @@ def test_a_helper_that_lives_although_nobody_lists_its_container(world: World, s
 def test_a_killed_helper(world: World, state: Path) -> None:
     async def work() -> None:
         async with session(world) as s:
-            running = asyncio.create_task(output(s, "sleep", "600"))
-            await shell(s, "echo here")
+            running = await begun(s)
             world.kill_helper(s.name)
             with pytest.raises(SpentInstance):
                 await running
