@@ -11,10 +11,12 @@ TYPE_CHECKING = False  # `typing` itself would cost as much as everything else t
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from claw_core.agents import Agent
     from claw_core.blocking import run
     from claw_core.capture import Capture
     from claw_core.config.config import Config
     from claw_core.config.settings import Settings
+    from claw_core.conversation import Answer, Conversation
     from claw_core.errors import ClawError
     from claw_core.hookspecs import Observer, Runtime, hookimpl
     from claw_core.isolation import Axes, Extent, Isolation
@@ -36,12 +38,15 @@ if TYPE_CHECKING:
     from claw_core.session import Deadlines, Session
 
 _HOMES: Final[dict[str, str]] = {
+    "Agent": "agents",
+    "Answer": "conversation",
     "Assessment": "model",
     "Axes": "isolation",
     "Capture": "capture",
     "ClawError": "errors",
     "Command": "model",
     "Config": "config.config",
+    "Conversation": "conversation",
     "Deadlines": "session",
     "Description": "model",
     "Exit": "model",
@@ -67,12 +72,15 @@ _HOMES: Final[dict[str, str]] = {
 
 __all__ = [
     "IO",
+    "Agent",
+    "Answer",
     "Assessment",
     "Axes",
     "Capture",
     "ClawError",
     "Command",
     "Config",
+    "Conversation",
     "Deadlines",
     "Description",
     "Exit",

@@ -13,7 +13,7 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -160,12 +160,7 @@ class Registry:
             raise _unknown(asked, name, installed)
         offers = [entry for entry in self._entries if entry.name == name]
         if len(offers) > 1:
-            both = " and ".join(str(entry.origin) for entry in offers)
-            raise PluginError(
-                f"more than one distribution offers this runtime: {both}",
-                runtime=name,
-                remedy=f"pip uninstall {' or '.join(e.origin.distribution for e in offers)}",
-            )
+            raise _offered_twice(offers, "runtime")
         return offers[0]
 
 
@@ -196,6 +191,18 @@ def load_observers(report: Callable[[PluginError], None]) -> dict[str, object]:
         except BaseException as error:  # noqa: BLE001 - isolated, whatever a plugin does
             report(_broken(entry, f"cannot be made: {text_of(error)}"))
     return observers
+
+
+def load_plugin(name: str) -> Any:
+    """Load the entry point of a name among `claw.plugins`; None where there is none.
+
+    Raises:
+        PluginError: it cannot be loaded, or more than one distribution offers it.
+    """
+    offers = [entry for entry in _discover(PLUGINS) if entry.name == name]
+    if len(offers) > 1:
+        raise _offered_twice(offers, "plugin")
+    return _load(offers[0]) if offers else None
 
 
 def _discover(group: str) -> Iterator[_Entry]:
@@ -247,6 +254,15 @@ def _broken(entry: _Entry, what: str, first: str = "") -> PluginError:
         f"the plugin {entry.name} of {entry.origin} {what}",
         runtime=entry.name,
         remedy=f"{first} pip install --upgrade {name}, or pip uninstall {name}".strip(),
+    )
+
+
+def _offered_twice(offers: Sequence[_Entry], what: str) -> PluginError:
+    both = " and ".join(str(entry.origin) for entry in offers)
+    return PluginError(
+        f"more than one distribution offers this {what}: {both}",
+        runtime=offers[0].name,
+        remedy=f"pip uninstall {' or '.join(one.origin.distribution for one in offers)}",
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from claw_core.config.config import WORKSPACE_GROUP, Config, Group, raise_if
 from claw_core.config.settings import Merged, Settings, Size, Source, Variables
 from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.model import Mount, Network, Resources, Spec
 from claw_core.mounts import MountPolicy, NotGranted, home
+
+if TYPE_CHECKING:
+    from claw_core.agents import Agent
 
 WORKSPACE: Final = "/workspace"
 ASKED: Final = "asked for"
@@ -45,6 +48,24 @@ def asked_for(
     return Source(settings, ASKED)
 
 
+def needed_by(agent: Agent, available: Mapping[str, str], given: Iterable[str]) -> Source:
+    """What an agent needs where nobody says otherwise, as the weakest of all sources.
+
+    Args:
+        agent: the agent.
+        available: name -> value of everything that may be a secret.
+        given: names of variables that are set already.
+    """
+    settings = Settings(
+        network="default",
+        secrets=tuple(
+            name for name in agent.secrets if available.get(name) and name not in set(given)
+        ),
+        env=Variables(agent.env),
+    )
+    return Source(settings, f"the agent {agent.name}")
+
+
 def folder_mount(group: Group) -> Mount:
     """The folder of a group, as its instances see it."""
     return Mount(group.folder, WORKSPACE_GROUP, writable=True, relocatable=True, authorised=True)
@@ -72,7 +93,8 @@ def spec_for(
 ) -> Spec:
     """Return the spec that the settings amount to, every mount resolved and granted.
 
-    Mounts come in the order of their depth, so that none covers another.
+    Mounts come in the order of their depth, so that none covers another. Commands start in the
+    first directory: the one that core makes itself comes before all that it does not lie in.
 
     Args:
         policy: decides about mounts.
@@ -98,7 +120,7 @@ def spec_for(
     return Spec(
         group=group,
         image=settings.image,
-        mounts=tuple(sorted(granted, key=_depth)),
+        mounts=_ordered(granted, implicit),
         env=settings.env,
         secrets=settings.secrets,
         network=settings.network,
@@ -113,6 +135,14 @@ def granted_of(group: Group, merged: Merged, spec: Spec) -> dict[str, str]:
     values = [one.value for one in merged.values.values() if isinstance(one.value, Mount)]
     own = {mount.target for mount in asked if any(mount is value for value in values)}
     return {mount.target: str(mount.source) for mount in spec.mounts if mount.target in own}
+
+
+def _ordered(mounts: Iterable[Mount], implicit: Mount | None) -> tuple[Mount, ...]:
+    ordered = sorted(mounts, key=_depth)
+    if implicit in ordered:
+        above = [one for one in ordered if f"{implicit.target}/".startswith(f"{one.target}/")]
+        ordered = [*above, *(one for one in ordered if one not in above)]
+    return tuple(ordered)
 
 
 def _depth(mount: Mount) -> int:

@@ -28,6 +28,7 @@ from claw_core.tasks import in_thread, persist
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
+    from claw_core.agents import Agent
     from claw_core.entry import Entry
     from claw_core.model import Sink
     from claw_core.relay import Relay
@@ -136,6 +137,7 @@ class Router:
         workdir: str | None = None,
         workspace: Path | None = None,
         deadlines: Deadlines | None = None,
+        agent: Agent | None = None,
         keeping: Keeping | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
@@ -158,6 +160,8 @@ class Router:
             workspace: directory to be seen at `/workspace`, read-only, unless a mount goes there,
                 it is a group's run, or the directory is the home or the root.
             deadlines: upper bounds for what the runtime does.
+            agent: who is to work in it: its variables are set, those of its secrets that are
+                available are passed on, and without a word about the network it gets one.
             keeping: what is to be kept at the end, and when; None keeps nothing.
 
         Raises:
@@ -175,7 +179,7 @@ class Router:
         self.redact.learn(given)
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
-            plan = await self.planner.plan(group, asked)
+            plan = await self.planner.plan(group, asked, agent)
             spec = await self.planner.trusted_spec(plan, workspace)
             if keeping.needs:
                 spec = attrs.evolve(spec, persistent=True)
@@ -312,6 +316,10 @@ class Router:
         warden = await asyncio.shield(self._start_warden())
         await warden.ensure()
         return warden
+
+    def tell(self, text: str) -> None:
+        """Tell the listener something that the user should know."""
+        self._listener(events.Notice(text))
 
     def _session(
         self,

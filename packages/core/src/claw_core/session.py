@@ -248,13 +248,18 @@ class Session:
             "upload", self.relay.upload(instance, chunks, parent), self.deadlines.transfer
         )
 
-    async def download(self, source: str, target: Path) -> Path:
+    async def download(
+        self, source: str, target: Path, *, limit: int | None = None, as_is: bool = False
+    ) -> Path:
         """Copy a path of the instance to the host, whole or not at all, and return where it is.
 
         Args:
             source: file or directory of the instance.
             target: where it comes to lie; in a directory that exists, below it under its own name.
                 A file in its place is replaced, a directory there is an error.
+            limit: bytes of content that are accepted; None is `unpack.LIMIT`.
+            as_is: keep links wherever they lead, and leave out fifos and devices; otherwise one of
+                them refuses all.
 
         Raises:
             ArchiveError: the instance sent something unsafe, or `source` does not exist.
@@ -265,7 +270,8 @@ class Session:
         from claw_core import archive, unpack  # see `upload`
 
         final = archive.destination(Path(target), name)
-        async with unpack.unpacking(final, name) as sink:
+        most = unpack.LIMIT if limit is None else limit
+        async with unpack.unpacking(final, name, limit=most, as_is=as_is) as sink:
             await self._timed(
                 "download", self.relay.download(instance, source, sink), self.deadlines.transfer
             )

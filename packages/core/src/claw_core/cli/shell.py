@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from claw_core.cli import run
 from claw_core.cli.configuration import load
 from claw_core.cli.naming import the_instance
+from claw_core.cli.options import Options
 from claw_core.cli.progress import ProgressLine
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
@@ -18,7 +19,7 @@ from claw_core.cli.terminal import SHELL
 from claw_core.errors import ClawError
 from claw_core.keeping import Keeping
 
-_OTHER = ("command", "tty", "json")
+_OTHER = ("command", "tty", "json", "agent", "prompt", "session", "stdio")
 """What `claw run` takes and a shell does not."""
 _LATER = frozenset(
     [
@@ -41,7 +42,7 @@ def command(context: click.Context, /, instance: str | None, **options: Any) -> 
     With INSTANCE, which `claw ps` shows as `held`, it runs in that, which is kept again afterwards
     (with `--keep never` it is torn down).
     """
-    chosen = run.Options(**options, command=SHELL, tty=True, json=False)
+    chosen = Options(**options, command=SHELL, tty=True, json=False)
     if instance is None:
         end_with(run.run(chosen))
     for parameter in context.command.params:
@@ -57,7 +58,7 @@ def _given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-async def _enter(wanted: str, options: run.Options) -> int:
+async def _enter(wanted: str, options: Options) -> int:
     """Run a shell in an instance that is kept."""
     from claw_core.cli import terminal
     from claw_core.router import Router
