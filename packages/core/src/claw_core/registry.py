@@ -32,6 +32,7 @@ from claw_core.relay import Relay
 
 RUNTIMES: Final = "claw.runtimes"
 PLUGINS: Final = "claw.plugins"
+COMMANDS: Final = "claw.commands"
 # A source tree on PYTHONPATH has no installed metadata, and `claw run` must work there as well.
 _EMBEDDED: Final = {"local": "claw_core.local.runtime:LocalRuntime"}
 _loading = threading.RLock()
@@ -196,6 +197,28 @@ def load_observers(report: Callable[[PluginError], None]) -> dict[str, object]:
         except BaseException as error:  # noqa: BLE001 - isolated, whatever a plugin does
             report(_broken(entry, f"cannot be made: {text_of(error)}"))
     return observers
+
+
+def load_command(name: str, kind: type) -> object | None:
+    """Load a command that another distribution adds to `claw`; None where none does.
+
+    Args:
+        name: what the user types.
+        kind: what it must be an instance of.
+
+    Raises:
+        PluginError: it cannot be loaded, is of another kind, or two distributions offer it.
+    """
+    offers = [entry for entry in _discover(COMMANDS) if entry.name == name]
+    if not offers:
+        return None
+    entry = offers[0]
+    if len(offers) > 1:
+        raise _broken(entry, f"is also a command of {offers[1].origin}")
+    command: object = _load(entry)
+    if not isinstance(command, kind):
+        raise _broken(entry, f"is no command but {text_of(command)}")
+    return command
 
 
 def _discover(group: str) -> Iterator[_Entry]:

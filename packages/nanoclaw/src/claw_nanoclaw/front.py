@@ -1,0 +1,72 @@
+"""Decides whether a command line of `docker` is about a container of NanoClaw.
+
+This file is copied behind the first lines of the executable that `shim.py` writes, and is started
+before every command of a service. So it imports what the interpreter has loaded anyway, and whatever
+is not NanoClaw's is on its way to the real command after a few comparisons.
+"""
+
+import os
+import sys
+
+PREFIXES = ("nanoclaw-", "ncl-")
+INSTALL = "nanoclaw-install="
+OPERANDS = {"stop", "kill", "rm", "inspect", "exec", "logs", "wait", "start", "attach"}
+
+
+def ours(tool: str, words: list[str]) -> bool:
+    """Whether claw answers; everything else is the real command's.
+
+    Args:
+        tool: `docker`, or `container` of Apple.
+        words: what stands behind it.
+    """
+    verb = words[0] if words else ""
+    if verb in {"run", "create"}:
+        for before, word in zip(words, words[1:], strict=False):
+            option, _, value = word.partition("=")
+            if before == "--name" and word.startswith(PREFIXES):
+                return True
+            if option == "--name" and value.startswith(PREFIXES):
+                return True
+            if before in {"--label", "-l"} and word.startswith(INSTALL):
+                return True
+            if option == "--label" and value.startswith(INSTALL):
+                return True
+        return False
+    if verb in OPERANDS:
+        return any(word.startswith(PREFIXES) for word in words[1:])
+    if verb == "ps":
+        return any("name=nanoclaw-" in word or f"label={INSTALL[:-1]}" in word for word in words)
+    return tool == "container" and verb in {"ls", "list"}
+
+
+def behind(tool: str, itself: str, path: str) -> str:
+    """The next command of this name on the path; empty where there is none."""
+    folders = path.split(":")
+    own = os.path.dirname(itself)
+    if own in folders:
+        folders = folders[folders.index(own) + 1 :]
+    for folder in folders:
+        found = f"{folder}/{tool}"
+        if folder and os.access(found, os.X_OK) and not os.path.samefile(found, itself):
+            return found
+    return ""
+
+
+def main(python: str, root: str, config: str) -> None:
+    """Become the real command, or claw.
+
+    Args:
+        python: the interpreter that has claw.
+        root: the directory of the NanoClaw installation.
+        config: the `claw.toml` to use; empty is the user's own.
+    """
+    itself = os.path.abspath(sys.argv[0])
+    tool, words = os.path.basename(itself), sys.argv[1:]
+    real = behind(tool, itself, os.environ.get("PATH", os.defpath))
+    if real and not ours(tool, words):
+        os.execv(real, [real, *words])
+    os.execv(
+        python,
+        [python, "-P", "-m", "claw_nanoclaw.docker", tool, real, root, config, *words],
+    )
