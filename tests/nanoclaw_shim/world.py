@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from claw_nanoclaw import shim
+from claw_nanoclaw.shim import executable
 from cli.support import eventually
 from nanoclaw_shim import recordings
 from runtime_docker.engines import TestEngine, add_file, busybox_root
@@ -55,9 +55,7 @@ def images(engine: TestEngine, *slugs: str) -> None:
         with tarfile.open(fileobj=buffer, mode="a") as archive:
             add_file(archive, "app/entrypoint.sh", RUNNER.encode(), 0o755)
             add_file(archive, "bin/bun", BUN.encode(), 0o755)
-            link = tarfile.TarInfo("bin/bash")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(link)
+            add_file(archive, "bin/bash", b'#!/bin/sh\nexec sh "$@"\n', 0o755)
         changes = ("ENV PATH=/bin", 'ENTRYPOINT ["/app/entrypoint.sh"]', "WORKDIR /workspace/group")
         engine.import_image(buffer.getvalue(), name, *changes)
 
@@ -85,10 +83,10 @@ class World:
         root = recordings.installation(base / "nanoclaw", *groups).resolve()
         config = base / "claw.toml"
         config.write_text(toml)
-        shim.write(root, root / shim.FOLDER, config)
+        executable.write(root, root / executable.FOLDER, config)
         if engine is not None:
             images(engine, recordings.slug(root))
-        return cls(root, config, root / shim.FOLDER, engine)
+        return cls(root, config, root / executable.FOLDER, engine)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -126,6 +124,7 @@ class World:
             assert process.stdin is not None
             process.stdin.write(stdin)
             process.stdin.close()
+            process.stdin = None  # there is nothing left for `communicate` to write
         return process
 
     def claw(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -157,7 +156,7 @@ CLAW = """
 import sys
 from claw_core.__main__ import main
 from claw_core.cli import claw
-from claw_nanoclaw.cli import command
+from claw_nanoclaw.commands import command
 claw.add_command(command)
 main()
 """

@@ -217,7 +217,7 @@ def load_command(name: str, kind: type) -> object | None:
         raise _broken(entry, f"is also a command of {offers[1].origin}")
     command: object = _load(entry)
     if not isinstance(command, kind):
-        raise _broken(entry, f"is no command but {text_of(command)}")
+        raise _broken(entry, f"is no command but a {type(command).__name__}")
     return command
 
 

@@ -57,13 +57,13 @@ def shim_command(directory: Path, config: Path | None, folder: Path | None) -> N
 
     What they do not recognise as NanoClaw's goes to the real command behind them on the PATH.
     """
-    from claw_nanoclaw import shim
-    from claw_nanoclaw.installation import require
+    from claw_nanoclaw.shim import executable
+    from claw_nanoclaw.shim.installation import require
 
     with reporting():
         root = require(directory)
-        target = (folder or root / shim.FOLDER).absolute()
-        shim.write(root, target, config and config.absolute())
+        target = (folder or root / executable.FOLDER).absolute()
+        executable.write(root, target, config and config.absolute())
     click.echo(f"wrote {target}/docker and {target}/container")
     click.echo(f"put {target} first on the service's PATH, then see: claw nanoclaw status")
 
@@ -77,11 +77,11 @@ def status_command(directory: Path, config: Path | None, json: bool) -> None:
     The exit code is 1 if something cannot work.
     """
     from claw_core.doctor import Finding
-    from claw_nanoclaw import status
-    from claw_nanoclaw.installation import require
+    from claw_nanoclaw.shim.installation import require
+    from claw_nanoclaw.shim.status import examine
 
     async def collect() -> list[Finding]:
-        return [one async for one in status.examine(require(directory), config)]
+        return [one async for one in examine(require(directory), config)]
 
     with reporting():
         findings = asyncio.run(collect())
@@ -97,7 +97,7 @@ def status_command(directory: Path, config: Path | None, json: bool) -> None:
 @click.option("--json", is_flag=True, help="Write JSON.")
 def table_command(json: bool) -> None:
     """Say which kind of group works on which runtime, and why not."""
-    from claw_nanoclaw import support
+    from claw_nanoclaw.shim import support
 
     rows = list(support.rows())
     if json:

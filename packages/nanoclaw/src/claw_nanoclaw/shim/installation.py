@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from claw_core.errors import ConfigError
+from claw_nanoclaw.shim.layout import Layout
 
 
 def require(directory: Path) -> Path:
@@ -37,3 +39,28 @@ def require(directory: Path) -> Path:
             remedy="name its directory with --dir",
         )
     return root
+
+
+def version(root: Path) -> str | None:
+    """The version that its package.json names."""
+    found = json.loads((root / "package.json").read_text()).get("version")
+    return str(found) if found else None
+
+
+def layout(root: Path, group: str) -> Layout:
+    """How its containers for a group are laid out, by its version."""
+    if (version(root) or "1").split(".")[0] != "1":
+        return "v2"
+    return "v1 main" if group == "main" else "v1"
+
+
+def image(root: Path) -> str:
+    """The image that it builds."""
+    if (version(root) or "1").split(".")[0] == "1":
+        return "nanoclaw-agent:latest"
+    return f"nanoclaw-agent-v2-{slug(root)}:latest"
+
+
+def slug(root: Path) -> str:
+    """How version 2 tells installations apart: the value of its label `nanoclaw-install`."""
+    return hashlib.sha1(str(root).encode(), usedforsecurity=False).hexdigest()[:8]

@@ -9,7 +9,7 @@ from typing import Final
 
 from claw_core import durable
 from claw_core.errors import ClawError, ConfigError
-from claw_nanoclaw import front
+from claw_nanoclaw.shim import front
 
 TOOLS: Final = ("docker", "container")
 """The commands that NanoClaw starts: of Docker, and of Apple where its skill for that is merged."""

@@ -16,9 +16,9 @@ from claw_core.reaper import Reaper
 from claw_core.registry import Registry
 from claw_core.statedir import default_state_directory
 from claw_core.tasks import in_thread
-from claw_nanoclaw import arguments
-from claw_nanoclaw.answers import absent
-from claw_nanoclaw.records import Record, Records, instances
+from claw_nanoclaw.shim import arguments
+from claw_nanoclaw.shim.answers import absent
+from claw_nanoclaw.shim.records import Record, Records, instances
 
 PATIENCE: Final = 60.0
 """Seconds that a client has to tear its instance down, beside the grace that is asked for."""

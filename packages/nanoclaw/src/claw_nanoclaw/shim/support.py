@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from claw_core.errors import Refused
-from claw_nanoclaw.layout import LAYOUTS, Layout
+from claw_nanoclaw.shim.layout import LAYOUTS, Layout
 
 Way: TypeAlias = Literal["image", "agent", "no"]
 """NanoClaw's own image and runner; the group's agent alone, run by claw; not at all."""

@@ -72,8 +72,11 @@ class Records:
     folder: Path = attrs.field(factory=lambda: default_state_directory() / FOLDER)
 
     @contextlib.contextmanager
-    def held(self, record: Record) -> Iterator[None]:
+    def held(self, record: Record) -> Iterator[int]:
         """Take a name for the length of the block; the record is gone afterwards.
+
+        Yields:
+            The descriptor that holds the lock.
 
         Raises:
             ConfigError: another living process has this name.
@@ -94,7 +97,7 @@ class Records:
                 f"cannot write to {self.folder}: {error.strerror}", cleaned="nothing was started"
             ) from error
         try:
-            yield
+            yield descriptor
         finally:
             path.unlink(missing_ok=True)
             lifeline.close(descriptor)

@@ -1,6 +1,6 @@
-"""What the executables of `shim.py` become for NanoClaw's containers: a small `docker`.
+"""What the executables of `executable.py` become for NanoClaw's containers: a small `docker`.
 
-    python -P -m claw_nanoclaw.docker TOOL REAL ROOT CONFIG WORD...
+python -P -m claw_nanoclaw.shim TOOL REAL ROOT CONFIG WORD...
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import NoReturn
 
 from claw_core.cli.render import say
 from claw_core.errors import ClawError
-from claw_nanoclaw import front
+from claw_nanoclaw.shim import front
 
 FAILED = {"run": 125, "create": 125}
 """Exit code of `docker` itself when it fails; 1 for all other commands."""
+
+NOT_FOUND = 127
 
 
 def main(tool: str, real: str, root: str, config: str, *words: str) -> int:
@@ -33,31 +35,27 @@ def main(tool: str, real: str, root: str, config: str, *words: str) -> int:
     try:
         if front.ours(tool, list(words)):
             return _answer(tool, real, root, config, verb, rest)
-        if verb == "info" or (tool == "container" and verb == "system"):
-            # NanoClaw asks whether there is anything; for groups without containers, claw is.
-            print("claw")  # noqa: T201 - this is a command
-            return 0
-        raise ClawError(
-            f"there is no {tool} on the PATH behind {words or 'this shim'}",
-            remedy=f"install {tool}; only what is NanoClaw's own goes to claw",
-        )
     except ClawError as error:
         say(str(error))
         return FAILED.get(verb, 1)
+    if verb == "info" or (tool == "container" and verb == "system"):
+        # NanoClaw asks whether there is anything that runs containers: for its groups, claw does.
+        print("claw")  # noqa: T201 - this is a command
+        return 0
+    say(f"there is no {tool} on the PATH but this shim, which answers for NanoClaw's containers")
+    return NOT_FOUND
 
 
-def _answer(
-    tool: str, real: str, root: str, config: str, verb: str, rest: Sequence[str]
-) -> int:
+def _answer(tool: str, real: str, root: str, config: str, verb: str, rest: Sequence[str]) -> int:
     """Answer for a container of NanoClaw; each verb imports what it needs."""
     if verb == "run":
         _run(tool, root, config, rest)
     if verb in {"stop", "kill", "rm"}:
-        from claw_nanoclaw import ending
+        from claw_nanoclaw.shim import ending
 
         return ending.end(verb, rest, root)
     if verb in {"ps", "inspect", "ls", "list"}:
-        from claw_nanoclaw import answers
+        from claw_nanoclaw.shim import answers
 
         if verb in {"ls", "list"}:
             return answers.apple_list(rest, real, root)
@@ -73,7 +71,7 @@ def _answer(
 
 def _run(tool: str, root: str, config: str, rest: Sequence[str]) -> NoReturn:
     from claw_core.cli.signals import end_with
-    from claw_nanoclaw import arguments, running
+    from claw_nanoclaw.shim import arguments, running
 
     asked = arguments.run(rest)
     end_with(running.run(asked, tool, Path(root), Path(config) if config else None))
@@ -83,8 +81,8 @@ def _execute(rest: Sequence[str], root: str) -> NoReturn:
     """Become `claw exec` for the instance of a container."""
     from claw_core.ledger import Ledger
     from claw_core.statedir import default_state_directory
-    from claw_nanoclaw import answers, arguments
-    from claw_nanoclaw.records import Records, instances
+    from claw_nanoclaw.shim import answers, arguments
+    from claw_nanoclaw.shim.records import Records, instances
 
     given, words = arguments.options(
         "exec",

@@ -1,8 +1,8 @@
 """Decides whether a command line of `docker` is about a container of NanoClaw.
 
-This file is copied behind the first lines of the executable that `shim.py` writes, and is started
-before every command of a service. So it imports what the interpreter has loaded anyway, and whatever
-is not NanoClaw's is on its way to the real command after a few comparisons.
+This file is copied behind the first lines of the executable that `executable.py` writes, and is started
+before every command of a service. So it imports what the interpreter has loaded anyway, and
+whatever is not NanoClaw's is on its way to the real command after a few comparisons.
 """
 
 import os
@@ -22,7 +22,7 @@ def ours(tool: str, words: list[str]) -> bool:
     """
     verb = words[0] if words else ""
     if verb in {"run", "create"}:
-        for before, word in zip(words, words[1:], strict=False):
+        for before, word in zip(words, words[1:], strict=False):  # noqa: RUF007 - an import more
             option, _, value = word.partition("=")
             if before == "--name" and word.startswith(PREFIXES):
                 return True
@@ -68,5 +68,5 @@ def main(python: str, root: str, config: str) -> None:
         os.execv(real, [real, *words])
     os.execv(
         python,
-        [python, "-P", "-m", "claw_nanoclaw.docker", tool, real, root, config, *words],
+        [python, "-P", "-m", "claw_nanoclaw.shim", tool, real, root, config, *words],
     )

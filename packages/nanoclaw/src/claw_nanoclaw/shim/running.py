@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -11,16 +13,16 @@ import attrs
 from claw_core.cli.render import failures, say
 from claw_core.cli.streams import Reader, Writer
 from claw_core.config.config import Config
-from claw_core.config.settings import AUTO, Settings, Source
+from claw_core.config.settings import AUTO, Settings, Size, Source, Variables
 from claw_core.errors import ClawError, DeadlineExceeded, Refused
 from claw_core.events import Event, Notice
 from claw_core.known import canonical
 from claw_core.model import Mount
 from claw_core.router import Router
 from claw_core.routing import Route
-from claw_nanoclaw import layout, support
-from claw_nanoclaw.arguments import Run
-from claw_nanoclaw.records import Record, Records
+from claw_nanoclaw.shim import layout, support
+from claw_nanoclaw.shim.arguments import Run
+from claw_nanoclaw.shim.records import Record, Records
 
 ORIGIN: Final = "NanoClaw's command line"
 DEFAULTS: Final = {"docker": "docker", "container": "apple"}
@@ -40,27 +42,34 @@ async def run(asked: Run, tool: str, root: Path, config: Path | None) -> int:
         tool: the command that was called.
         root: the directory of the installation.
         config: the `claw.toml` that decides; None is the user's own.
-
-    Raises:
-        ClawError: nothing was started.
     """
+    try:
+        return await _run(asked, tool, root, config)
+    except BrokenPipeError:
+        return BROKEN_PIPE  # whoever read our output is gone
+    except (ClawError, BaseExceptionGroup) as error:
+        known = list(failures(error))
+        if not known:
+            raise
+        for failure in known:
+            say(str(failure))
+        # What `docker` says of its own failures, and what claw says of a deadline.
+        return known[0].exit_code if isinstance(known[0], DeadlineExceeded) else ClawError.exit_code
+
+
+async def _run(asked: Run, tool: str, root: Path, config: Path | None) -> int:
     kind = layout.of(asked)
     group = layout.group_of(asked, root)
-    configured = Config.load(path=config, root=root)
-    named = canonical(configured.group(group).merged.settings.runtime or DEFAULTS[tool])
+    merged = Config.load(path=config, root=root).group(group).merged
+    named = canonical(merged.settings.runtime or DEFAULTS[tool])
     record = Record(asked.name, str(root), group, asked.image, asked.labels)
-    if named != AUTO and support.require(kind, named, group) == "agent":
-        _become_agent(record, root, config)
-    configured = Config.load(path=config, root=root)
     records = Records()
-    with records.held(record):
+    with records.held(record) as lock:
+        if named != AUTO and support.require(kind, named, group) == "agent":
+            _become_agent(lock, group, root, config)
+        configured = Config.load(path=config, root=root)
         configured.defaults += (Source(_settings(asked, named, records), ORIGIN),)
-        try:
-            return await _instance(asked, kind, group, configured)
-        except BrokenPipeError:
-            return BROKEN_PIPE  # whoever read our output is gone
-        except (ClawError, BaseExceptionGroup) as error:
-            return _told(error)
+        return await _instance(asked, kind, group, configured)
 
 
 async def _instance(asked: Run, kind: layout.Layout, group: str, config: Config) -> int:
@@ -98,10 +107,10 @@ def _settings(asked: Run, runtime: str, records: Records) -> Settings:
         image=asked.image,
         network=asked.network,
         cpus=asked.resources.cpus,
-        memory=asked.resources.memory,
+        memory=None if asked.resources.memory is None else Size(asked.resources.memory),
         processes=asked.resources.processes,
         mounts=tuple(_mountable(mount, records) for mount in asked.mounts),
-        env={"HOME": HOME, **asked.env},
+        env=Variables({"HOME": HOME, **asked.env}),
         runtimes={"docker": own},
     )
 
@@ -115,7 +124,7 @@ def _mountable(mount: Mount, records: Records) -> Mount:
     return attrs.evolve(mount, source=empty, writable=False)
 
 
-async def program(asked: Run, route: Route) -> tuple[tuple[str, ...], str | None]:
+async def program(asked: Run, route: Route) -> tuple[tuple[str, ...], str]:
     """What a container starts and in which directory, as the image and the command line say.
 
     Raises:
@@ -126,7 +135,13 @@ async def program(asked: Run, route: Route) -> tuple[tuple[str, ...], str | None
         argv = (asked.entrypoint, *asked.argv)
     else:
         argv = (*(image.get("Entrypoint") or ()), *(asked.argv or image.get("Cmd") or ()))
-    return argv, image.get("WorkingDir") or "/"
+    return argv, _visible(image.get("WorkingDir") or "/", asked.mounts)
+
+
+def _visible(directory: str, mounts: Sequence[Mount]) -> str:
+    """A directory of the image, or the mount that hides it, where Docker would make it anew."""
+    hiding = [one.target for one in mounts if directory.startswith(f"{one.target.rstrip('/')}/")]
+    return max(hiding, key=len, default=directory)
 
 
 async def _image(route: Route) -> dict[str, Any]:
@@ -150,24 +165,14 @@ async def _image(route: Route) -> dict[str, Any]:
     return config
 
 
-def _become_agent(record: Record, root: Path, config: Path | None) -> NoReturn:
-    """Become `claw run --stdio` for the group, under the record of this process."""
-    raise Refused(
-        f"{record.group} needs `claw run --stdio`, which this claw does not have",
-        cleaned="nothing was started",
-    )
+def _become_agent(lock: int, group: str, root: Path, config: Path | None) -> NoReturn:
+    """Become `claw run --stdio` for the group, which goes on holding the record of this process."""
+    os.set_inheritable(lock, True)
+    chosen = ["--config", str(config)] if config else []
+    words = ["run", "--stdio", "-g", group, "--root", str(root), *chosen]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "claw_core", *words])
 
 
 def _notice(event: Event) -> None:
     if isinstance(event, Notice):
         say(event.text)
-
-
-def _told(error: BaseException) -> int:
-    """Say what failed, and return what `docker run` would."""
-    known = list(failures(error))
-    if not known:
-        raise error
-    for failure in known:
-        say(str(failure))
-    return DeadlineExceeded.exit_code if isinstance(known[0], DeadlineExceeded) else 125

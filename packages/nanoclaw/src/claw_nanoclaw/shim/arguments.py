@@ -11,7 +11,7 @@ import attrs
 
 from claw_core import units
 from claw_core.errors import ConfigError
-from claw_core.model import Mount, Resources
+from claw_core.model import Mount, Network, Resources
 
 T = TypeVar("T")
 _SWITCH: Final = ""
@@ -45,7 +45,7 @@ class Run:
     mounts: tuple[Mount, ...] = ()
     hosts: tuple[str, ...] = ()
     user: str | None = None
-    network: str = "default"
+    network: Network = "default"
     resources: Resources = Resources()
     interactive: bool = False
 

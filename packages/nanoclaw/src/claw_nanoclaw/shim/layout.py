@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from claw_core.errors import ConfigError
-from claw_nanoclaw.arguments import Run
+from claw_nanoclaw.shim.arguments import Run
 
 Layout: TypeAlias = Literal["v1", "v1 main", "v2"]
 LAYOUTS: Final[tuple[Layout, ...]] = ("v1", "v1 main", "v2")
@@ -57,7 +57,7 @@ def group_of(asked: Run, root: Path) -> str:
                 )
             if not _agrees(asked, folder.name):
                 raise ConfigError(
-                    f"{asked.name} is not named for the group {folder.name}, whose folder it mounts",
+                    f"{asked.name} mounts the folder of {folder.name}, and is not named for it",
                     cleaned="nothing was started",
                     remedy="see which program has started it",
                 )

@@ -13,9 +13,9 @@ import attrs
 from claw_core.errors import ClawError, ConfigError
 from claw_core.ledger import Ledger
 from claw_core.statedir import default_state_directory
-from claw_nanoclaw import arguments
-from claw_nanoclaw.records import Record, Records, details, instances
-from claw_nanoclaw.templates import render
+from claw_nanoclaw.shim import arguments
+from claw_nanoclaw.shim.records import Record, Records, details, instances
+from claw_nanoclaw.shim.templates import render
 
 LISTING_TIMEOUT: Final = 10.0
 """Seconds that the real command has to list what it has."""
