@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claw_core import errors, vfs
+from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import failures
-from claw_core.cli.run import _code
+from claw_core.cli.run import Outcome
 from claw_core.entry import State, parse
 from claw_core.errors import ClawError, LedgerUnavailable, TeardownFailed
 from claw_core.intent import Intent
@@ -273,7 +274,7 @@ def test_the_commands_own_code_wins_unless_claw_failed(
 ) -> None:
     ended = None if code is None else Exit(code)
     record = cast("Record", attrs.make_class("Ended", ["exit"])(ended))
-    result = _code(record, known)
+    result = Outcome(ProgressLine(quiet=True, verbose=False), record, known).code()
     only_teardown = all(isinstance(error, TeardownFailed) for error in known)
     if not known:
         assert result == (code or 0)

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from claw_core.config.config import Config, Group
-from claw_core.config.settings import Merged, Source
+from claw_core.config.settings import Merged, Source, merge
 from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.errors import ClawError, ConfigProblems
 from claw_core.model import Mount, Spec
 from claw_core.mounts import MountPolicy, NotGranted
 from claw_core.redaction import Redactor
-from claw_core.request import folder_mount, granted_of, spec_for, workspace_mount
+from claw_core.request import folder_mount, granted_of, needed_by, spec_for, workspace_mount
 from claw_core.routing import Route, choose
 from claw_core.tasks import in_thread
 from claw_core.trust import TrustStore
 
 if TYPE_CHECKING:
+    from claw_core.agents import Agent
     from claw_core.ledger import Ledger
     from claw_core.registry import Registry
     from claw_core.relay import Relay
@@ -59,8 +60,13 @@ class Planner:
         state = str(self._ledger.state)
         self._policy = attrs.evolve(policy, protected=(*policy.protected, state))
 
-    async def plan(self, name: str | None, asked: Source) -> Plan:
+    async def plan(self, name: str | None, asked: Source, agent: Agent | None = None) -> Plan:
         """Join all settings, and learn the secrets that they name before anything is said.
+
+        Args:
+            name: of the group.
+            asked: what the caller asks for.
+            agent: what it needs counts where nobody else says anything.
 
         Raises:
             ConfigProblems: all that is wrong in the configuration.
@@ -70,6 +76,9 @@ class Planner:
             # Reading the group's file is work only where it has changed.
             group = self.config.known_group(name) or await in_thread(self.config.group, name)
         merged = self.config.merged(asked, group, self.registry.names)
+        if agent is not None:
+            needed = needed_by(agent, self.config.secrets, merged.settings.env)
+            merged = merge(merged, needed)
         names = (*merged.settings.secrets, *sum(RUNTIME_SECRETS.values(), ()))
         available = self.config.secrets
         self._redact.learn({name: available[name] for name in names if name in available})

@@ -13,7 +13,7 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,6 @@ from claw_core.relay import Relay
 
 RUNTIMES: Final = "claw.runtimes"
 PLUGINS: Final = "claw.plugins"
-COMMANDS: Final = "claw.commands"
 # A source tree on PYTHONPATH has no installed metadata, and `claw run` must work there as well.
 _EMBEDDED: Final = {"local": "claw_core.local.runtime:LocalRuntime"}
 _loading = threading.RLock()
@@ -161,12 +160,7 @@ class Registry:
             raise _unknown(asked, name, installed)
         offers = [entry for entry in self._entries if entry.name == name]
         if len(offers) > 1:
-            both = " and ".join(str(entry.origin) for entry in offers)
-            raise PluginError(
-                f"more than one distribution offers this runtime: {both}",
-                runtime=name,
-                remedy=f"pip uninstall {' or '.join(e.origin.distribution for e in offers)}",
-            )
+            raise _offered_twice(offers, "runtime")
         return offers[0]
 
 
@@ -199,26 +193,16 @@ def load_observers(report: Callable[[PluginError], None]) -> dict[str, object]:
     return observers
 
 
-def load_command(name: str, kind: type) -> object | None:
-    """Load a command that another distribution adds to `claw`; None where none does.
-
-    Args:
-        name: what the user types.
-        kind: what it must be an instance of.
+def load_plugin(name: str, group: str = PLUGINS) -> Any:
+    """Load the entry point of a name among those of a group; None where there is none.
 
     Raises:
-        PluginError: it cannot be loaded, is of another kind, or two distributions offer it.
+        PluginError: it cannot be loaded, or more than one distribution offers it.
     """
-    offers = [entry for entry in _discover(COMMANDS) if entry.name == name]
-    if not offers:
-        return None
-    entry = offers[0]
+    offers = [entry for entry in _discover(group) if entry.name == name]
     if len(offers) > 1:
-        raise _broken(entry, f"is also a command of {offers[1].origin}")
-    command: object = _load(entry)
-    if not isinstance(command, kind):
-        raise _broken(entry, f"is no command but a {type(command).__name__}")
-    return command
+        raise _offered_twice(offers, "plugin" if group == PLUGINS else "command")
+    return _load(offers[0]) if offers else None
 
 
 def _discover(group: str) -> Iterator[_Entry]:
@@ -270,6 +254,15 @@ def _broken(entry: _Entry, what: str, first: str = "") -> PluginError:
         f"the plugin {entry.name} of {entry.origin} {what}",
         runtime=entry.name,
         remedy=f"{first} pip install --upgrade {name}, or pip uninstall {name}".strip(),
+    )
+
+
+def _offered_twice(offers: Sequence[_Entry], what: str) -> PluginError:
+    both = " and ".join(str(entry.origin) for entry in offers)
+    return PluginError(
+        f"more than one distribution offers this {what}: {both}",
+        runtime=offers[0].name,
+        remedy=f"pip uninstall {' or '.join(one.origin.distribution for one in offers)}",
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from claw_core.config.config import WORKSPACE_GROUP, Config, Group, raise_if
 from claw_core.config.settings import Merged, Settings, Size, Source, Variables
 from claw_core.config.sources import RUNTIME_SECRETS
 from claw_core.model import Mount, Network, Resources, Spec
 from claw_core.mounts import MountPolicy, NotGranted, home
+
+if TYPE_CHECKING:
+    from claw_core.agents import Agent
 
 WORKSPACE: Final = "/workspace"
 ASKED: Final = "asked for"
@@ -43,6 +46,24 @@ def asked_for(
         env=Variables(dict(env or {})),
     )
     return Source(settings, ASKED)
+
+
+def needed_by(agent: Agent, available: Mapping[str, str], given: Iterable[str]) -> Source:
+    """What an agent needs where nobody says otherwise, as the weakest of all sources.
+
+    Args:
+        agent: the agent.
+        available: name -> value of everything that may be a secret.
+        given: names of variables that are set already.
+    """
+    settings = Settings(
+        network="default",
+        secrets=tuple(
+            name for name in agent.secrets if available.get(name) and name not in set(given)
+        ),
+        env=Variables(agent.env),
+    )
+    return Source(settings, f"the agent {agent.name}")
 
 
 def folder_mount(group: Group) -> Mount:

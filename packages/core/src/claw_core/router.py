@@ -27,6 +27,7 @@ from claw_core.tasks import in_thread, persist
 from claw_core.warden import Warden
 
 if TYPE_CHECKING:
+    from claw_core.agents import Agent
     from claw_core.model import Sink
     from claw_core.relay import Relay
     from claw_core.runs import Record
@@ -139,6 +140,7 @@ class Router:
         workspace: Path | None = None,
         folder: bool = True,
         deadlines: Deadlines | None = None,
+        agent: Agent | None = None,
     ) -> AsyncIterator[Session]:
         """Open one instance for the length of the block.
 
@@ -162,6 +164,8 @@ class Router:
             folder: whether the group's folder is to be seen; a host that lays out the mounts of its
                 groups itself says no.
             deadlines: upper bounds for what the runtime does.
+            agent: who is to work in it: its variables are set, those of its secrets that are
+                available are passed on, and without a word about the network it gets one.
 
         Raises:
             ConfigProblems: all that is wrong in the configuration; nothing was started.
@@ -176,7 +180,7 @@ class Router:
         self.redact.learn(given)
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
-            plan = await self.planner.plan(group, asked)
+            plan = await self.planner.plan(group, asked, agent)
             spec = await self.planner.trusted_spec(plan, workspace, folder=folder)
             warden = self._start_warden()
             route, relay = await self.planner.decide(plan, spec)
@@ -239,6 +243,10 @@ class Router:
         warden = await asyncio.shield(self._start_warden())
         await warden.ensure()
         return warden
+
+    def tell(self, text: str) -> None:
+        """Tell the listener something that the user should know."""
+        self._listener(events.Notice(text))
 
     def _session(
         self, route: Route, relay: Relay, secrets: Mapping[str, str], deadlines: Deadlines

@@ -226,13 +226,18 @@ class Session:
             "upload", self.relay.upload(instance, chunks, parent), self.deadlines.transfer
         )
 
-    async def download(self, source: str, target: Path) -> Path:
+    async def download(
+        self, source: str, target: Path, *, limit: int | None = None, lenient: bool = False
+    ) -> Path:
         """Copy a path of the instance to the host, whole or not at all, and return where it is.
 
         Args:
             source: file or directory of the instance.
             target: where it comes to lie; in a directory that exists, below it under its own name.
                 A file in its place is replaced, a directory there is an error.
+            limit: bytes of content that are accepted; None is `unpack.LIMIT`.
+            lenient: leave out links that lead out of it, fifos and devices, and say so as
+                `Progress`; otherwise one of them refuses all.
 
         Raises:
             ArchiveError: the instance sent something unsafe, or `source` does not exist.
@@ -243,7 +248,13 @@ class Session:
         from claw_core import archive, unpack  # see `upload`
 
         final = archive.destination(Path(target), name)
-        async with unpack.unpacking(final, name) as sink:
+
+        def left_out(what: str) -> None:
+            self._listener(events.Progress(self.relay.name, self.name, f"left out: {what}"))
+
+        async with unpack.unpacking(
+            final, name, limit=limit or unpack.LIMIT, left_out=left_out if lenient else None
+        ) as sink:
             await self._timed(
                 "download", self.relay.download(instance, source, sink), self.deadlines.transfer
             )

@@ -43,7 +43,12 @@ _KINDS: Final[Mapping[bytes, str]] = {
 
 @asynccontextmanager
 async def unpacking(
-    final: Path, name: str, *, limit: int = LIMIT, members: int = MEMBERS
+    final: Path,
+    name: str,
+    *,
+    limit: int = LIMIT,
+    members: int = MEMBERS,
+    left_out: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Sink]:
     """Give a sink for a tar stream whose only top-level member `name` becomes `final`.
 
@@ -55,12 +60,14 @@ async def unpacking(
         name: the top-level member that is expected.
         limit: bytes of content that are accepted.
         members: members that are accepted.
+        left_out: told of links that lead out of it, fifos and devices, which are left out then;
+            None refuses an archive that has any.
 
     Raises:
         ArchiveError: the archive is damaged, unsafe, too large or not the expected one; or it
             cannot be written.
     """
-    unpacker = Unpacker(final, name, limit, members)
+    unpacker = Unpacker(final, name, limit, members, left_out)
     try:
         await in_thread(unpacker.begin)
         pending = bytearray()
@@ -99,7 +106,15 @@ class Unpacker:
     cannot lead out while it is unpacked; where the links lead is checked before anything is moved.
     """
 
-    def __init__(self, final: Path, name: str, limit: int = LIMIT, members: int = MEMBERS) -> None:
+    def __init__(
+        self,
+        final: Path,
+        name: str,
+        limit: int = LIMIT,
+        members: int = MEMBERS,
+        left_out: Callable[[str], None] | None = None,
+    ) -> None:
+        self._left_out = left_out
         self._final = final.absolute()
         self._name = name
         self._left = limit
@@ -255,11 +270,17 @@ class Unpacker:
         kind = _KINDS.get(code)
         self._member = name
         if kind is None:
-            self._refuse("it is no file, directory or link")
+            if self._left_out is None or size:
+                self._refuse("it is no file, directory or link")
+            self._left_out(f"{shown(name)} is no file, directory or link")
+            return
         if kind == "file" and name.endswith("/"):
             kind = "directory"  # as archives before POSIX say it
         path = self._path(name)
         self._count()
+        if kind == "symlink" and (target.startswith("/") or not target or "\0" in target):
+            self._outward(target)
+            return
         if self._kinds.get(path, kind) != kind and {self._kinds[path], kind} != {
             "file",
             "hard link",
@@ -280,8 +301,6 @@ class Unpacker:
                     os.mkdir(path[-1], mode | 0o700, dir_fd=folder)
                 self._times[path] = mtime
             elif kind == "symlink":
-                if target.startswith("/") or not target or "\0" in target:
-                    self._refuse(f"it is a link to {shown(target)}, which is not inside it")
                 os.symlink(target, path[-1], dir_fd=folder)
                 self._links[path] = target
             elif kind == "hard link":
@@ -292,6 +311,13 @@ class Unpacker:
                 self._left -= size
                 yield from self._write(os.open(path[-1], _CREATE, mode, dir_fd=folder), size, mtime)
             self._kinds[path] = kind
+
+    def _outward(self, target: str) -> None:
+        """Leave out a link that leads out, or refuse it."""
+        what = f"it is a link to {shown(target)}, which is not inside it"
+        if self._left_out is None:
+            self._refuse(what)
+        self._left_out(f"{shown(self._member)}: {what}")
 
     def _count(self) -> None:
         self._members -= 1
@@ -358,10 +384,13 @@ class Unpacker:
         top = (self._name,)
         if top not in self._kinds:
             self._refuse("the archive is empty")
-        for path, target in self._links.items():
+        for path, target in list(self._links.items()):
             if not self._contained(path, target):
                 self._member = "/".join(path)
-                self._refuse(f"it is a link to {shown(target)}, which is not inside it")
+                self._outward(target)
+                with self._folder(path[:-1]) as folder:
+                    os.unlink(path[-1], dir_fd=folder)
+                del self._links[path]
         for path, mtime in self._times.items():
             with self._folder(path) as folder:
                 os.utime(folder, (mtime, mtime))

@@ -22,7 +22,7 @@ COMMANDS: Final[dict[str, str]] = {
     "runtimes": "List the installed runtimes and what they offer here.",
 }
 
-GROUP: Final = "claw.commands"
+PLUGINS: Final = "claw.commands"
 """Entry points of other distributions: the name of a command, and a `click.Command`."""
 
 
@@ -50,18 +50,20 @@ class LazyGroup(click.Group):
 def _all() -> dict[str, str]:
     from claw_core.discovery import entry_points
 
-    added = {one.name: f"(of {one.origin.distribution})" for one in entry_points(GROUP)}
+    added = {one.name: f"(of {one.origin.distribution})" for one in entry_points(PLUGINS)}
     return COMMANDS | {name: text for name, text in added.items() if name not in COMMANDS}
 
 
 def _of_plugin(name: str) -> click.Command | None:
     from claw_core.cli.render import reporting
-    from claw_core.registry import load_command
+    from claw_core.errors import PluginError
+    from claw_core.registry import load_plugin
 
     with reporting():
-        command = load_command(name, click.Command)
-        assert command is None or isinstance(command, click.Command)
-        return command
+        command = load_plugin(name, PLUGINS)
+        if command is not None and not isinstance(command, click.Command):
+            raise PluginError(f"the plugin {name} is no command of click", runtime=name)
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,12 +1,11 @@
-"""`claw run`: one command, one instance, nothing left behind."""
+"""`claw run`: one command or one prompt, one instance, nothing left behind."""
 
 from __future__ import annotations
 
 import base64
 import functools
-import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,111 +13,24 @@ import attrs
 import click
 
 from claw_core import units
+from claw_core.cli import options as parse
 from claw_core.cli.configuration import configured, load
+from claw_core.cli.options import Options
 from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import Parsed, document, exit_code, failures, say
 from claw_core.cli.signals import end_with
 from claw_core.cli.streams import Reader, Writer
-from claw_core.errors import ClawError, ConfigError, TeardownFailed
-from claw_core.model import Mount, Network, Resources
-from claw_core.request import WORKSPACE
+from claw_core.errors import ClawError, TeardownFailed
 
 if TYPE_CHECKING:
+    from claw_core.config.config import Config
     from claw_core.eventlog import EventLog
     from claw_core.events import Event, Listener
+    from claw_core.router import Router
     from claw_core.runs import Record
 
 JSON_LIMIT = 16 << 20
 """Bytes of each stream that `--json` keeps in its document."""
-
-
-def _mount(text: str) -> Mount:
-    source, target, writable = units.mount(text)
-    return Mount(Path(source).absolute(), target, writable=writable, authorised=True)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    left, colon, right = text.partition(":")
-    if not (colon and left and right):
-        raise ConfigError(f"expected SRC:DST, got {text!r}", remedy="name both paths")
-    return left, right
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name:
-        raise ConfigError(f"expected NAME=VALUE, got {text!r}", remedy="name the variable")
-    if not equals and name not in os.environ:
-        raise ConfigError(f"{name} is not set", remedy=f"set {name}, or write {name}=VALUE")
-    return name, value if equals else os.environ[name]
-
-
-def _secret(name: str) -> str:
-    if "=" in name:
-        raise ConfigError(
-            "expected the name of a secret, got an assignment",
-            remedy="put the value into the environment: an argument is visible to every process",
-        )
-    return name
-
-
-@attrs.frozen
-class Options:
-    """What the command line asks for."""
-
-    command: tuple[str, ...]
-    config: Path | None
-    root: Path | None
-    events: Path | None
-    group: str | None
-    runtime: str | None
-    image: str | None
-    mounts: tuple[Mount, ...]
-    uploads: tuple[tuple[str, str], ...]
-    downloads: tuple[tuple[str, str], ...]
-    variables: tuple[tuple[str, str], ...]
-    secrets: tuple[str, ...]
-    network: Network | None
-    cpus: float | None
-    memory: int | None
-    processes: int | None
-    timeout: float | None
-    idle_timeout: float | None
-    workdir: str | None
-    tty: bool
-    json: bool
-    quiet: bool
-    verbose: bool
-
-    def check(self) -> None:
-        """Refuse early what would otherwise fail after the command has run.
-
-        Raises:
-            ConfigError: a path does not exist, a download has no place to go, or there is no
-                terminal.
-        """
-        if self.tty:
-            from claw_core.cli import terminal  # most runs have none
-
-            terminal.require(json=self.json)
-        for source, _ in self.uploads:
-            if not os.path.lexists(source):
-                raise ConfigError(
-                    f"cannot upload {source!r}: it does not exist", remedy="correct the path"
-                )
-        for source, target in self.downloads:
-            from claw_core import archive  # most runs move no files
-
-            archive.destination(Path(target), source.rstrip("/").rpartition("/")[2])
-
-    def workspace(self) -> Path | None:
-        """The working directory, unless an upload goes where it would be seen."""
-        if any(f"{target}/".startswith(f"{WORKSPACE}/") for _, target in self.uploads):
-            return None
-        try:
-            return Path.cwd()
-        except FileNotFoundError:
-            return None  # it was deleted under us
 
 
 @click.command(
@@ -130,6 +42,12 @@ class Options:
     metavar="GROUP",
     help="Run for a group: as it is configured, its folder writable at /workspace/group.",
 )
+@click.option("--agent", metavar="NAME", help="Ask this agent; COMMAND has arguments for it.")
+@click.option(
+    "-p", "--prompt", metavar="TEXT", help="What to ask the agent; else it is standard input."
+)
+@click.option("--session", metavar="ID", help="Go on with this session of the agent.")
+@click.option("--stdio", is_flag=True, help="Speak NanoClaw's protocol on standard streams.")
 @click.option("-r", "--runtime", metavar="NAME", help="Runtime to use; else the first that fits.")
 @click.option("--image", metavar="IMAGE", help="What the runtime starts from.")
 @click.option(
@@ -137,7 +55,7 @@ class Options:
     "mounts",
     multiple=True,
     metavar="SRC:DST[:rw]",
-    type=Parsed("mount", _mount),
+    type=Parsed("mount", parse.mount),
     help="Show a host path inside; read-only unless `:rw`.",
 )
 @click.option(
@@ -145,7 +63,7 @@ class Options:
     "uploads",
     multiple=True,
     metavar="SRC:DST",
-    type=Parsed("upload", _pair),
+    type=Parsed("upload", parse.pair),
     help="Copy a host path in before the command runs.",
 )
 @click.option(
@@ -153,7 +71,7 @@ class Options:
     "downloads",
     multiple=True,
     metavar="SRC:DST",
-    type=Parsed("download", _pair),
+    type=Parsed("download", parse.pair),
     help="Copy a path out after the command has run.",
 )
 @click.option(
@@ -162,7 +80,7 @@ class Options:
     "variables",
     multiple=True,
     metavar="NAME[=VALUE]",
-    type=Parsed("variable", _variable),
+    type=Parsed("variable", parse.variable),
     help="Set a variable for the command.",
 )
 @click.option(
@@ -170,7 +88,7 @@ class Options:
     "secrets",
     multiple=True,
     metavar="NAME",
-    type=Parsed("secret", _secret),
+    type=Parsed("secret", parse.secret),
     help="Pass a variable of yours, or of .env, whose value never touches disk or arguments.",
 )
 @click.option(
@@ -203,56 +121,51 @@ class Options:
 @click.option("--json", is_flag=True, help="Write one JSON document with streams and outcome.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say every phase and its duration.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def command(**options: Any) -> None:
-    """Run COMMAND in an isolated, disposable instance.
+    """Run COMMAND, or ask an agent, in an isolated, disposable instance.
 
     Its standard streams and exit code are yours, untouched. When it has ended, or when you or the
     machine end it, the instance is gone. The current directory is seen read-only at /workspace,
     unless a mount or an upload goes there, or it is your home or the root of the file system.
 
+    With --agent, or without a COMMAND where an agent is configured, the prompt is standard input or
+    TEXT, and the answer comes on standard output. The session's id is said on standard error.
+
     Exit codes: the command's own; 124 deadline; 125 claw or the runtime failed; 126 not executable;
     127 not found; 128+n signal; 2 usage.
     """
-    end_with(_run(Options(**options)))
+    chosen = Options(**options)
+    end_with(_ask(chosen) if chosen.asks else _run(chosen))
+
+
+async def _ask(options: Options) -> int:
+    """Ask an agent."""
+    from claw_core.cli import agent
+
+    return await agent.serve(options) if options.stdio else await agent.ask(options)
 
 
 async def _run(options: Options) -> int:
     from claw_core.capture import Capture
-    from claw_core.router import Router
 
     options.check()
-    config = load(options.config, options.root, for_groups=options.group is not None)
-    progress = ProgressLine(quiet=options.quiet, verbose=options.verbose)
-    log, told = _events(options.events, progress)
     stdout: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(1)
     stderr: Capture | Writer = Capture(JSON_LIMIT) if options.json else Writer(2)
-    record: Record | None = None
-    known: list[ClawError] = []
-    try:
-        async with (
-            Router.open(config=config, listener=told) as router,
-            router.session(
-                group=options.group,
-                runtime=options.runtime,
-                image=options.image,
-                mounts=options.mounts,
-                workspace=options.workspace(),
-                env=dict(options.variables),
-                secrets=options.secrets,
-                network=options.network,
-                resources=Resources(options.cpus, options.memory, options.processes),
-                workdir=options.workdir,
-            ) as session,
-        ):
-            record = session.record
+
+    async def work(router: Router, outcome: Outcome) -> None:
+        asked = options.asked()
+        async with router.session(
+            group=options.group, workspace=options.workspace(), **asked
+        ) as session:
+            outcome.record = session.record
             for source, target in options.uploads:
                 await session.upload(Path(source), target)
             run = session.run
             if options.tty:
                 from claw_core.cli import terminal
 
-                run = functools.partial(terminal.run, session, progress)
+                run = functools.partial(terminal.run, session, outcome.progress)
             await run(
                 options.command,
                 stdin=Reader(0).chunks(),
@@ -263,28 +176,79 @@ async def _run(options: Options) -> int:
             )
             for source, target in options.downloads:
                 await session.download(source, Path(target))
+
+    config = load(options.config, options.root, for_groups=options.group is not None)
+    outcome = await performed(options, config, work)
+    if isinstance(stdout, Capture) and isinstance(stderr, Capture):
+        document(outcome.to_json() | text("stdout", stdout.data) | text("stderr", stderr.data))
+    return outcome.code()
+
+
+@attrs.define(eq=False)
+class Outcome:
+    """How a run went.
+
+    Attributes:
+        progress: the line that says what is going on.
+        record: of the session, as soon as there is one.
+        known: what failed on claw's side.
+        broken: whether whoever read the output is gone.
+    """
+
+    progress: ProgressLine
+    record: Record | None = None
+    known: list[ClawError] = attrs.field(factory=list)
+    broken: bool = False
+
+    def code(self) -> int:
+        """The command's own code, unless claw failed before or after it; see `claw run --help`."""
+        if self.broken:
+            return 128 + signal.SIGPIPE
+        own = self.record.exit.code if self.record and self.record.exit else 0
+        if not self.known or (own and all(isinstance(one, TeardownFailed) for one in self.known)):
+            return own
+        return exit_code(self.known)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record, with the messages of what failed."""
+        shown = self.record.to_json() if self.record else {"exit": None, "teardown": None}
+        return shown | {"error": "\n".join(str(failure) for failure in self.known) or None}
+
+
+async def performed(
+    options: Options, config: Config, work: Callable[[Router, Outcome], Awaitable[None]]
+) -> Outcome:
+    """Do something with a router, show its progress, and say what failed.
+
+    Args:
+        options: what is to be said.
+        config: what is configured.
+        work: what is to be done; it fills in the outcome.
+    """
+    from claw_core.router import Router
+
+    outcome = Outcome(ProgressLine(quiet=options.quiet, verbose=options.verbose))
+    log, told = _events(options.events, outcome.progress)
+    try:
+        async with Router.open(config=config, listener=told) as router:
+            await work(router, outcome)
     except BrokenPipeError:
-        # Whoever read our output is gone, as with `claw run ... | head -1`.
-        return 128 + signal.SIGPIPE
+        outcome.broken = True  # whoever read our output is gone, as with `claw run ... | head -1`
     except ClawError as error:
-        known = [error]
+        outcome.known = [error]
     except ExceptionGroup as error:
-        known = list(failures(error))
-        if not known:
+        outcome.known = list(failures(error))
+        if not outcome.known:
             raise
     finally:
-        progress.close()
+        outcome.progress.close()
         if log is not None and (lost := await log.close()):
             say(lost)
-    for failure in known:
+    for failure in outcome.known:
         say(str(failure))
-    if record is not None and record.exit is not None and record.exit.reason:
-        say(record.exit.reason)
-    if isinstance(stdout, Capture) and isinstance(stderr, Capture):
-        shown: dict[str, Any] = record.to_json() if record else {"exit": None, "teardown": None}
-        shown["error"] = "\n".join(str(failure) for failure in known) or None
-        document(shown | _text("stdout", stdout.data) | _text("stderr", stderr.data))
-    return _code(record, known)
+    if outcome.record is not None and outcome.record.exit and outcome.record.exit.reason:
+        say(outcome.record.exit.reason)
+    return outcome
 
 
 def _events(path: Path | None, progress: Listener) -> tuple[EventLog | None, Listener]:
@@ -302,15 +266,7 @@ def _events(path: Path | None, progress: Listener) -> tuple[EventLog | None, Lis
     return log, told
 
 
-def _code(record: Record | None, known: Sequence[ClawError]) -> int:
-    """The command's own code, unless claw failed before or after it; see the help of `claw run`."""
-    own = record.exit.code if record and record.exit else 0
-    if not known or (own and all(isinstance(failure, TeardownFailed) for failure in known)):
-        return own
-    return exit_code(known)
-
-
-def _text(name: str, data: bytearray) -> dict[str, str]:
+def text(name: str, data: bytearray) -> dict[str, str]:
     """A stream as text where it is text, else in base64 under another key."""
     try:
         return {name: data.decode()}

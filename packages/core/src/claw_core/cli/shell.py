@@ -9,7 +9,7 @@ import click
 from claw_core.cli import run
 from claw_core.cli.terminal import SHELL
 
-_OTHER = ("command", "tty", "json")
+_OTHER = ("command", "tty", "json", "agent", "prompt", "session", "stdio")
 """What `claw run` takes and a shell does not."""
 
 
@@ -21,4 +21,13 @@ def command(**options: Any) -> None:
     `claw run`.
     """
     assert run.command.callback is not None
-    run.command.callback(**options, command=SHELL, tty=True, json=False)
+    run.command.callback(
+        **options,
+        command=SHELL,
+        tty=True,
+        json=False,
+        agent=None,
+        prompt=None,
+        session=None,
+        stdio=False,
+    )

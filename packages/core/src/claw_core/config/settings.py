@@ -74,7 +74,11 @@ class Settings:
         "Stop the command when it is silent for this long.", '"5m"'
     )
     workdir: str | None = _setting("Directory inside in which commands start.", '"/workspace"')
-    agent: str | None = _setting("Agent that a host is to start for the group.", '"claude"')
+    agent: str | None = _setting(
+        "Agent to ask where none is named: `claude`, `codex`, `opencode`, `gemini`, `kimi`, or that"
+        " of a plugin.",
+        '"claude"',
+    )
     secrets: tuple[str, ...] = _setting(
         "Names of secrets: their values come from the environment or `.env`, and become variables"
         " of the command without ever touching disk, logs or arguments.",

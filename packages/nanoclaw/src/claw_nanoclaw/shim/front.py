@@ -1,8 +1,8 @@
 """Decides whether a command line of `docker` is about a container of NanoClaw.
 
-This file is copied behind the first lines of the executable that `executable.py` writes, and is started
-before every command of a service. So it imports what the interpreter has loaded anyway, and
-whatever is not NanoClaw's is on its way to the real command after a few comparisons.
+`executable.py` copies this file into what it writes, which is started before every command of a
+service. So it imports what the interpreter has loaded anyway, and whatever is not NanoClaw's is on
+its way to the real command after a few comparisons.
 """
 
 import os

@@ -60,10 +60,8 @@ def _shim(root: Path) -> Iterator[Finding]:
 
 
 def _first(root: Path) -> str:
-    return (
-        f"claw nanoclaw shim --dir {root}, then put {root / executable.FOLDER} first on the PATH of the "
-        "service"
-    )
+    first = root / executable.FOLDER
+    return f"claw nanoclaw shim --dir {root}, then put {first} first on the PATH of the service"
 
 
 async def _groups(root: Path, path: Path | None) -> AsyncIterator[Finding]:
