@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -143,8 +142,6 @@ def test_limits_and_the_owners_word_are_stronger_than_nanoclaws(world: World) ->
         (("inspect", "nanoclaw-of-somebody-else-1"), 1, b"No such container"),
         (("exec", "nanoclaw-of-somebody-else-1", "true"), 1, b"No such container"),
         (("logs", "nanoclaw-of-somebody-else-1"), 1, b"is not supported"),
-        (("stop", "--signal"), 127, b"there is no docker"),
-        (("ps", "--filter", "name=nanoclaw-", "--format", "{{.Mounts}}"), 0, b""),
     ],
 )
 def test_what_is_foreign_is_not_touched(
@@ -157,8 +154,6 @@ def test_what_is_foreign_is_not_touched(
         {"name": "nanoclaw-of-somebody-else-1"},
         {"Image": "nanoclaw-agent:latest", "HostConfig": {"NetworkMode": "none"}},
     )
-    real = os.environ["PATH"]
-    assert real
     done = world.docker(*words)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "nanoclaw-of-somebody-else-1" in world.engine.names()

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from claw_core.errors import ClawError, TeardownFailed
@@ -18,7 +19,7 @@ from claw_core.statedir import default_state_directory
 from claw_core.tasks import in_thread
 from claw_nanoclaw.shim import arguments
 from claw_nanoclaw.shim.answers import absent
-from claw_nanoclaw.shim.records import Record, Records, instances
+from claw_nanoclaw.shim.records import Record, Records, instances, released
 
 PATIENCE: Final = 60.0
 """Seconds that a client has to tear its instance down, beside the grace that is asked for."""
@@ -61,18 +62,21 @@ async def gone(record: Record, records: Records) -> None:
     Raises:
         TeardownFailed: it could not be seen to be gone in time.
     """
-    if not await in_thread(_ended, record, records):
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await _end_of(record, records)
-        except TimeoutError:
-            raise _still(record, f"its client does not end within {PATIENCE:g} s") from None
-    ledger = await in_thread(Ledger.open, default_state_directory())
-    if await in_thread(instances, record, ledger):
-        outcomes = await Reaper(ledger, Registry().resolve).reap(PATIENCE)
-        if left := await in_thread(instances, record, ledger):
-            why = next((one.error for one in outcomes if one.name == left[0].name), None)
-            raise _still(record, why or f"{left[0].name} is still there")
+    left = "its client does not end"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            if not await in_thread(_ended, record, records):
+                await _unlocked(records.path(record))
+            ledger = await in_thread(Ledger.open, default_state_directory())
+            while found := await in_thread(instances, record, ledger):
+                left = f"{found[0].name} is still there"
+                await _unlocked(found[0].path)  # the warden may be at it already
+                outcomes = await Reaper(ledger, Registry().resolve).reap(PATIENCE)
+                failed = [one.error for one in outcomes if one.name == found[0].name and one.error]
+                if failed:
+                    raise _still(record, failed[0])
+    except TimeoutError:
+        raise _still(record, left) from None
     records.forget(record)
 
 
@@ -97,18 +101,18 @@ def _ended(record: Record, records: Records) -> bool:
     return False
 
 
-async def _end_of(record: Record, records: Records) -> None:
-    """Return when the client of a record has ended; may be cancelled at any time."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+async def _unlocked(path: Path) -> None:
+    """Return when nobody holds the lock of a file; may be cancelled at any time."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
 
     def wait() -> None:
-        records.wait(record)
+        released(path)
         with contextlib.suppress(RuntimeError):  # nobody waits any more
-            loop.call_soon_threadsafe(ended.set)
+            loop.call_soon_threadsafe(event.set)
 
     # A thread of a pool would keep this process until the lock is free.
     threading.Thread(target=wait, name="claw-wait", daemon=True).start()
-    await ended.wait()
+    await event.wait()
 
 
 def _still(record: Record, why: str) -> TeardownFailed:

@@ -132,33 +132,38 @@ class Records:
 
     def alive(self, record: Record) -> bool:
         """Whether its process lives: it holds the lock."""
-        return not self.wait(record, block=False)
-
-    def wait(self, record: Record, *, block: bool = True) -> bool:
-        """Whether its process has ended; with `block`, as soon as it has.
-
-        Blocks without end: call it in a thread, or under an alarm.
-        """
-        try:
-            descriptor = os.open(self._path(record.name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | (0 if block else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+        return not released(self.path(record), block=False)
 
     def forget(self, record: Record) -> None:
         """Remove the record of a process that was killed."""
         if self.find(record.name) == record and not self.alive(record):
             self._path(record.name).unlink(missing_ok=True)
 
+    def path(self, record: Record) -> Path:
+        """The file that the process of a record holds locked."""
+        return self._path(record.name)
+
     def _path(self, name: str) -> Path:
         # A name may be longer than a file's may.
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+
+
+def released(path: Path, *, block: bool = True) -> bool:
+    """Whether nobody holds the lock of a file; with `block`, as soon as that is so.
+
+    Blocks without end: call it in a thread of its own.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | (0 if block else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def instances(record: Record, ledger: Ledger) -> list[Entry]:
