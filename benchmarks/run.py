@@ -6,8 +6,9 @@ import docker_lifecycle
 import ledger
 import local_lifecycle
 import routes
+import shim
 import start_up
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, routes, local_lifecycle, docker_lifecycle):
+    for part in (start_up, ledger, routes, shim, local_lifecycle, docker_lifecycle):
         part.main()
