@@ -28,7 +28,8 @@ def test_every_way_to_write_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOBODYS", raising=False)
     asked = arguments.run(
         [
-            "-i", "--rm=true", "--init", "--name=n", "-eA=1", "-e", "B=x=y", "--env=C", "-e", "MINE",
+            "-i", "--rm=true", "--init", "--name=n", "-eA=1", "-e", "B=x=y", "--env=C",
+            "-e", "MINE",
             "-e", "NOBODYS", "-l", "p=q", "--label=bare", "-v/a:/b:ro", "-v", "/c:/d", "-u=7:8",
             "--mount", "type=bind,source=/e,target=/f,readonly", "--mount=type=bind,src=/g,dst=/h",
             "--add-host", "a:1.2.3.4", "--network", "none", "--cpus=1.5", "-m", "1g",
