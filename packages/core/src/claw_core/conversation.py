@@ -260,8 +260,15 @@ class Conversation:
         lost = bool(error and self.session and re.search(self.agent.lost, said, re.IGNORECASE))
         if lost:
             error = f"session {self.session} not found"
+        elif error and not self._credentials():
+            error = f"{error} (none of {', '.join(self.agent.secrets)} is set)"
         text = None if error else reading.answer
         return Answer(None, text, error, lost, reading.cost, ended, stderr)
+
+    def _credentials(self) -> bool:
+        """Whether there is any of the variables that the agent looks for."""
+        spec = self.instance.spec
+        return any(name in spec.env or name in spec.secrets for name in self.agent.secrets)
 
     async def _go_on(self, reading: Reading, chosen: str | None) -> None:
         """Remember which session the next prompt goes on with, and keep the agent's state."""
