@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.support import eventually
-from nanoclaw_shim.world import World
+from nanoclaw_shim.world import STARTED, World
 from runtime_docker import engines
 from runtime_docker.engines import TestEngine
 
@@ -29,6 +29,15 @@ def base() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def _clients() -> Iterator[None]:
+    """No client outlives its test, also where that has failed."""
+    yield
+    while STARTED:
+        with STARTED.pop() as client:
+            client.kill()
 
 
 @pytest.fixture

@@ -47,6 +47,10 @@ exit 4
 """Behaves like the runner of version 2, until its session gets a file."""
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+"""Clients that the test at hand has started; they end with it."""
+
+
 def images(engine: TestEngine, *slugs: str) -> None:
     """Import images that look like NanoClaw's, once per engine."""
     wanted = {"nanoclaw-agent:latest", *(f"nanoclaw-agent-v2-{one}:latest" for one in slugs)}
@@ -120,6 +124,7 @@ class World:
             env=self.environment,
             cwd=self.root,
         )
+        STARTED.append(process)
         if stdin is not None:
             assert process.stdin is not None
             process.stdin.write(stdin)
