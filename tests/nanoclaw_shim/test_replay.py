@@ -62,6 +62,8 @@ def test_a_running_container_is_seen_inspected_entered_and_stopped(world: World)
     assert shown.stdout == b"running|0\n"
     inside = world.docker("exec", "-i", NAME, "sh", "-c", "cat; pwd", stdin=b"in\n")
     assert (inside.returncode, inside.stdout) == (0, b"in\n/workspace/group\n"), inside.stderr
+    hosts = world.docker("exec", NAME, "cat", "/etc/hosts").stdout
+    assert b"host.docker.internal" in hosts  # where its gateway is
     refused = world.docker("rm", NAME)
     assert (refused.returncode, refused.stdout) == (1, b"")
     assert b"is running" in refused.stderr

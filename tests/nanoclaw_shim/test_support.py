@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from claw_core.errors import Refused
 from claw_core.known import KNOWN
+from claw_nanoclaw.commands import command
 from claw_nanoclaw.shim import support
 from claw_nanoclaw.shim.layout import LAYOUTS
 from cli.support import entries
@@ -29,6 +31,27 @@ def test_the_page_has_the_table() -> None:
         r"^\| `(\w+)` \| (v1|v1 main|v2) \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE
     )
     assert found == list(support.rows())
+
+
+def test_every_command_and_option_is_described() -> None:
+    page = (PAGE.parents[1] / "reference/cli.md").read_text()
+    section = page.split("## `claw nanoclaw`")[1].split("\n## ")[0]
+    options = set()
+    for name, one in command.commands.items():
+        assert f"`claw nanoclaw {name}`" in section
+        options |= {
+            option for part in one.params if isinstance(part, click.Option) for option in part.opts
+        }
+    assert set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) == options
+
+
+def test_every_test_that_is_named_as_evidence_exists() -> None:
+    page = (PAGE.parents[1] / "explanation/nanoclaw.md").read_text()
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    named = re.findall(r"\b(?:test_\w+\.py::)?(test_\w+)`", page)
+    assert len(named) > 8
+    for name in named:
+        assert f"def {name}(" in tests, name
 
 
 def test_the_command_shows_the_table(base: Path) -> None:
