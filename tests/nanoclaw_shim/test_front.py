@@ -70,6 +70,12 @@ def test_what_is_nanoclaws_goes_to_claw(words: tuple[str, ...]) -> None:
     assert front.ours("docker", list(words))
 
 
+def test_what_is_named_like_a_container_is_inspected_by_the_real_command(world: World) -> None:
+    done = world.docker("inspect", "--format", "{{.Id}}", "nanoclaw-agent:latest")
+    assert done.stdout.split(b"\0")[0] == b"inspect"
+    assert done.stdout.split(b"\0")[-2] == b"nanoclaw-agent:latest"
+
+
 def test_the_real_command_is_the_next_one_on_the_path(base: Path) -> None:
     for name in ("one", "two", "three"):
         (base / name).mkdir()

@@ -59,7 +59,11 @@ def _answer(tool: str, real: str, root: str, config: str, verb: str, rest: Seque
 
         if verb in {"ls", "list"}:
             return answers.apple_list(rest, real, root)
-        return (answers.ps if verb == "ps" else answers.inspect)(rest, root)
+        if verb == "ps":
+            return answers.ps(rest, root)
+        if real and not answers.knows(rest, root):
+            os.execv(real, [real, verb, *rest])  # an image may be named like a container
+        return answers.inspect(rest, root)
     if verb == "exec":
         _execute(rest, root)
     raise ClawError(

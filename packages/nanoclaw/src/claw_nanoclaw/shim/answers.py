@@ -124,6 +124,11 @@ def _named(name: str, wanted: str) -> bool:
     return name.startswith(text) if anchored else text in name
 
 
+def knows(words: Sequence[str], root: str) -> bool:
+    """Whether a container of this installation is among the words."""
+    return any(one.record.name in words for one in containers(Records(), root))
+
+
 def inspect(words: Sequence[str], root: str) -> int:
     """Answer `docker inspect NAME...`.
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from claw_core.errors import ConfigError
+from claw_nanoclaw.database import registered
 from claw_nanoclaw.shim.layout import Layout
 
 
@@ -48,10 +49,15 @@ def version(root: Path) -> str | None:
 
 
 def layout(root: Path, group: str) -> Layout:
-    """How its containers for a group are laid out, by its version."""
+    """How its containers for a group are laid out, by its version and its database.
+
+    Raises:
+        ConfigError: the database cannot be read.
+    """
     if (version(root) or "1").split(".")[0] != "1":
         return "v2"
-    return "v1 main" if group == "main" else "v1"
+    known = registered(root).get(group)
+    return "v1 main" if (known.is_main if known else group == "main") else "v1"
 
 
 def image(root: Path) -> str:

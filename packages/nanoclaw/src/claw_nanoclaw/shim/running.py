@@ -20,6 +20,7 @@ from claw_core.known import canonical
 from claw_core.model import Mount
 from claw_core.router import Router
 from claw_core.routing import Route
+from claw_nanoclaw.plan import NOTHING
 from claw_nanoclaw.shim import layout, support
 from claw_nanoclaw.shim.arguments import Run
 from claw_nanoclaw.shim.records import Record, Records
@@ -63,12 +64,11 @@ async def _run(asked: Run, tool: str, root: Path, config: Path | None) -> int:
     merged = Config.load(path=config, root=root).group(group).merged
     named = canonical(merged.settings.runtime or DEFAULTS[tool])
     record = Record(asked.name, str(root), group, asked.image, asked.labels)
-    records = Records()
-    with records.held(record) as lock:
+    with Records().held(record) as lock:
         if named != AUTO and support.require(kind, named, group) == "agent":
             _become_agent(lock, group, root, config)
         configured = Config.load(path=config, root=root)
-        configured.defaults += (Source(_settings(asked, named, records), ORIGIN),)
+        configured.defaults += (Source(_settings(asked, named), ORIGIN),)
         return await _instance(asked, kind, group, configured)
 
 
@@ -95,7 +95,7 @@ async def _instance(asked: Run, kind: layout.Layout, group: str, config: Config)
     return ended.code
 
 
-def _settings(asked: Run, runtime: str, records: Records) -> Settings:
+def _settings(asked: Run, runtime: str) -> Settings:
     """What NanoClaw asks for, as the weakest source: what its owner has configured decides."""
     own: dict[str, Any] = {"read_only": False, "hosts": list(asked.hosts)}
     if asked.user is not None:
@@ -109,19 +109,15 @@ def _settings(asked: Run, runtime: str, records: Records) -> Settings:
         cpus=asked.resources.cpus,
         memory=None if asked.resources.memory is None else Size(asked.resources.memory),
         processes=asked.resources.processes,
-        mounts=tuple(_mountable(mount, records) for mount in asked.mounts),
+        mounts=tuple(map(_mountable, asked.mounts)),
         env=Variables({"HOME": HOME, **asked.env}),
         runtimes={"docker": own},
     )
 
 
-def _mountable(mount: Mount, records: Records) -> Mount:
+def _mountable(mount: Mount) -> Mount:
     """The mount, with an empty file where NanoClaw hides one behind `/dev/null`."""
-    if mount.source != Path(os.devnull):
-        return mount
-    empty = records.folder / "empty"
-    empty.touch(mode=0o444)
-    return attrs.evolve(mount, source=empty, writable=False)
+    return attrs.evolve(mount, source=NOTHING) if mount.source == Path(os.devnull) else mount
 
 
 async def program(asked: Run, route: Route) -> tuple[tuple[str, ...], str]:
