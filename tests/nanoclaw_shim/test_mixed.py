@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli.support import entries
+from cli.support import entries, eventually
 from nanoclaw_shim import recordings
 from nanoclaw_shim.world import World
 from runtime_docker.engines import TestEngine
@@ -22,6 +23,7 @@ printf '{"type":"result","subtype":"success","session_id":"s-mac","result":"%s: 
     "$(id -un) in $(ls -d /workspace/group)" "$prompt"
 """
 """An agent's command, as somebody has installed it in the guest."""
+FINANCE = "nanoclaw-finance-1764355200000"
 TOML = """
 [groups.finance]
 runtime = "tart"
@@ -60,25 +62,10 @@ def test_each_group_gets_its_own_runtime(
     assert done.returncode == 0, done.stderr
     assert recordings.outputs(done.stdout)[0]["result"] == "one"
 
-    client = world.start(
-        *recordings.v1(world.root, "finance"), stdin=recordings.message("finance", "hi")
-    )
-    assert client.stdout is not None
-    first = [client.stdout.readline() for _ in range(3)]
-    assert recordings.outputs(b"".join(first)) == [
-        {
-            "status": "success",
-            "result": "admin in /workspace/group: <messages>hi</messages>",
-            "newSessionId": "s-mac",
-        }
-    ]
-    assert world.names() == ["nanoclaw-finance-1764355200000"]
-    assert len(mac.running()) == 1
-    stopped = world.docker("stop", "-t", "1", "nanoclaw-finance-1764355200000")
+    client = _asked(world)
+    stopped = world.docker("stop", "-t", "1", FINANCE)
     assert stopped.returncode == 0, stopped.stderr
-    assert mac.running() == {}
-    assert entries(state) == []
-    assert world.names() == []
+    _nothing_is_left(world, mac, state)
     client.communicate(timeout=60)
     assert client.returncode == 143
 
@@ -86,3 +73,41 @@ def test_each_group_gets_its_own_runtime(
     done = world.docker(*recordings.v1(world.root, "others"))
     assert done.returncode == 125
     assert b"apple" in done.stderr
+
+
+def test_nothing_outlives_a_client_of_a_virtual_machine(
+    mac: Simulator, base: Path, state: Path
+) -> None:
+    world = World.make(base, None, "finance", toml=TOML.format(leases=mac.leases))
+    (world.root / ".env").write_text("TART_BASE_IMAGE=with-claude\n")
+    world = World(world.root, world.config, world.folder, None, f"{mac.bin}:{os.environ['PATH']}")
+    client = _asked(world)
+    client.kill()
+    client.communicate()
+    for name in world.names():
+        assert world.docker("stop", "-t", "1", name).returncode == 0
+    _nothing_is_left(world, mac, state)
+
+
+def _asked(world: World) -> subprocess.Popen[bytes]:
+    """The client of a container whose agent has answered, and waits for more."""
+    client = world.start(
+        *recordings.v1(world.root, "finance"), stdin=recordings.message("finance", "hi")
+    )
+    assert client.stdout is not None
+    first = b"".join(client.stdout.readline() for _ in range(3))
+    assert recordings.outputs(first) == [
+        {
+            "status": "success",
+            "result": "admin in /workspace/group: <messages>hi</messages>",
+            "newSessionId": "s-mac",
+        }
+    ]
+    assert world.names() == [FINANCE]
+    return client
+
+
+def _nothing_is_left(world: World, mac: Simulator, state: Path) -> None:
+    assert eventually(lambda: entries(state) == [], 30)
+    assert mac.running() == {}
+    assert world.names() == []

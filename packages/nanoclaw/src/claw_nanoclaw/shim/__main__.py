@@ -95,8 +95,9 @@ def _execute(rest: Sequence[str], root: str) -> NoReturn:
         frozenset({"--interactive", "--tty"}),
         frozenset({"--env", "--workdir"}),
     )
-    record = Records().find(words[0]) if words else None
-    if record is None or record.root != root:
+    records = Records()
+    record = records.find(words[0]) if words else None
+    if record is None or record.root != root or not records.alive(record):
         raise answers.absent(words[0] if words else "")
     found = instances(record, Ledger.open(default_state_directory()))
     if not found or found[0].name is None:

@@ -167,12 +167,17 @@ def released(path: Path, *, block: bool = True) -> bool:
 
 
 def instances(record: Record, ledger: Ledger) -> list[Entry]:
-    """What the ledger has of the process of a record; usually one instance."""
+    """What the ledger has of the process of a record; usually one instance.
+
+    While the process lives, its number is its own. Later that could be given to another process for
+    the same group, whose instance is then waited for, and never touched: it has a living owner.
+    """
     return [
         entry
         for entry in ledger.scan()
         if entry.intent is not None
         and entry.intent.owner == record.process
+        and entry.intent.group == record.group
         and entry.intent.started >= record.started
     ]
 

@@ -66,7 +66,7 @@ async def _run(asked: Run, tool: str, root: Path, config: Path | None) -> int:
     record = Record(asked.name, str(root), group, asked.image, asked.labels)
     with Records().held(record) as lock:
         if named != AUTO and support.require(kind, named, group) == "agent":
-            _become_agent(lock, group, root, config)
+            _become_agent(lock, asked, group, root, config)
         configured = Config.load(path=config, root=root)
         configured.defaults += (Source(_settings(asked, named), ORIGIN),)
         return await _instance(asked, kind, group, configured)
@@ -161,11 +161,16 @@ async def _image(route: Route) -> dict[str, Any]:
     return config
 
 
-def _become_agent(lock: int, group: str, root: Path, config: Path | None) -> NoReturn:
-    """Become `claw run --stdio` for the group, which goes on holding the record of this process."""
+def _become_agent(lock: int, asked: Run, group: str, root: Path, config: Path | None) -> NoReturn:
+    """Become `claw run --stdio` for the group, which goes on holding the record of this process.
+
+    Of NanoClaw's variables only the time zone is passed on: the others lead to a gateway that is
+    reached from containers of this machine.
+    """
     os.set_inheritable(lock, True)
-    chosen = ["--config", str(config)] if config else []
-    words = ["run", "--stdio", "-g", group, "--root", str(root), *chosen]
+    words = ["run", "--stdio", "-g", group, "--root", str(root)]
+    words += ["--config", str(config)] if config else []
+    words += ["-e", f"TZ={asked.env['TZ']}"] if "TZ" in asked.env else []
     os.execv(sys.executable, [sys.executable, "-P", "-m", "claw_core", *words])
 
 
