@@ -1,77 +1,97 @@
-"""A small server that answers as the APIs of Anthropic and OpenAI do, on loopback."""
+"""A small server that answers as the APIs of Anthropic and OpenAI do, in a process of its own.
+
+    python api.py HOST DIRECTORY
+
+What it does stands in the directory, so that it can also be used from outside of the network that
+it is in: `refuse` has a status to answer with, while `hold` exists only the first part of an answer
+is given, and `asked.jsonl` gets every request.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import threading
+import subprocess
+import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import attrs
 
+PIECES = ("The answer ", "is 42.")
 
-@attrs.define(eq=False)
+
+@attrs.frozen
 class Api:
-    """What the server was asked, and how it answers.
+    """A running server, seen from a test."""
 
-    Attributes:
-        url: where it listens.
-        refuse: status of every answer instead of 200, for instance 401.
-        pieces: the text that it gives, in the pieces in which it comes.
-        hold: waited for, once, after the first piece; then the rest comes.
-        asked: bodies of the requests for an answer, in their order.
-    """
+    url: str
+    directory: Path
 
-    url: str = ""
-    refuse: int | None = None
-    pieces: tuple[str, ...] = ("The answer ", "is 42.")
-    hold: threading.Event | None = None
-    asked: list[dict[str, Any]] = attrs.field(factory=list)
+    def refuse(self, status: int) -> None:
+        """Answer with a status instead of 200 from now on."""
+        (self.directory / "refuse").write_text(str(status))
 
-    @property
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Give only the first part of answers until the block ends."""
+        hold = self.directory / "hold"
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
+
     def prompts(self) -> list[str]:
         """What users said in the last request, one text each."""
-        return list(_said(self.asked[-1]))
-
-
-def _said(body: Any) -> Iterator[str]:
-    """Every text that a user said, however deep it lies."""
-    for message in body.get("messages") or body.get("input") or ():
-        if message.get("role") != "user":
-            continue
-        content = message["content"]
-        for part in [{"text": content}] if isinstance(content, str) else content:
-            if "text" in part:
-                yield part["text"]
+        *_, last = (self.directory / "asked.jsonl").read_text().splitlines()
+        return list(_said(json.loads(last)))
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Api]:
-    """Serve until the block ends."""
-    api = Api()
+def serving(directory: Path, host: str = "127.0.0.1", inside: Sequence[str] = ()) -> Iterator[Api]:
+    """Serve until the block ends.
 
-    class Handler(_Handler):
-        served = api
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        api.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    Args:
+        directory: an empty one.
+        host: address to listen on.
+        inside: what to start the server with, for instance `nsenter` and its arguments.
+    """
+    command = [*inside, sys.executable, __file__, host, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield api
+            assert process.stdout is not None
+            yield Api(f"http://{host}:{int(process.stdout.readline())}", directory)
         finally:
-            if api.hold is not None:
-                api.hold.set()
-            server.shutdown()
-            thread.join()
+            process.kill()
 
 
-class _Handler(BaseHTTPRequestHandler):
+def _said(body: Any) -> Iterator[str]:
+    """Every text that a user said in a request."""
+    for message in body.get("messages") or body.get("input") or ():
+        if message.get("role") == "user":
+            content = message["content"]
+            parts = [{"text": content}] if isinstance(content, str) else content
+            yield from (part["text"] for part in parts if "text" in part)
+
+
+class Server(ThreadingHTTPServer):
+    """The server; handlers find the directory there."""
+
+    def __init__(self, host: str, directory: Path) -> None:
+        self.directory = directory
+        super().__init__((host, 0), Handler)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers requests for an answer, and nothing else."""
+
     protocol_version = "HTTP/1.1"
-    served: Api
+    server: Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
         """Say nothing."""
@@ -84,17 +104,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.partition("?")[0]
-        streams = {"/v1/messages": _anthropic, "/v1/responses": _openai}
-        if path not in streams:
+        streams = {"/v1/messages": anthropic, "/v1/responses": openai}
+        stream = streams.get(self.path.partition("?")[0])
+        refuse = self.server.directory / "refuse"
+        if stream is None:
             self.do_GET()
-        elif self.served.refuse is not None:
+        elif refuse.exists():
             kind = {"type": "authentication_error", "message": "invalid x-api-key"}
-            self._json(self.served.refuse, {"type": "error", "error": kind})
+            self._json(int(refuse.read_text()), {"type": "error", "error": kind})
         else:
-            body = json.loads(text)
-            self.served.asked.append(body)
-            self._stream(streams[path](body, self.served))
+            with (self.server.directory / "asked.jsonl").open("ab") as file:
+                file.write(text.replace(b"\n", b" ") + b"\n")
+            self._stream(stream(json.loads(text), self._pieces()))
+
+    def _pieces(self) -> Iterator[str]:
+        first, *rest = PIECES
+        yield first
+        while (self.server.directory / "hold").exists():
+            time.sleep(0.01)
+        yield from rest
 
     def _json(self, status: int, value: object) -> None:
         data = json.dumps(value).encode()
@@ -111,21 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         for event in events:
-            data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
-            self.wfile.write(data.encode())
+            self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()
         self.close_connection = True
 
 
-def _pieces(api: Api) -> Iterator[str]:
-    first, *rest = api.pieces
-    yield first
-    if api.hold is not None:
-        api.hold.wait(60)
-    yield from rest
-
-
-def _anthropic(body: dict[str, Any], api: Api) -> Iterator[dict[str, Any]]:
+def anthropic(body: dict[str, Any], pieces: Iterator[str]) -> Iterator[dict[str, Any]]:
     """The events of a message as the Messages API streams it."""
     message = {
         "id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "content": [],
@@ -135,7 +154,7 @@ def _anthropic(body: dict[str, Any], api: Api) -> Iterator[dict[str, Any]]:
     yield {"type": "message_start", "message": message}
     block = {"type": "text", "text": ""}
     yield {"type": "content_block_start", "index": 0, "content_block": block}
-    for piece in _pieces(api):
+    for piece in pieces:
         delta = {"type": "text_delta", "text": piece}
         yield {"type": "content_block_delta", "index": 0, "delta": delta}
     yield {"type": "content_block_stop", "index": 0}
@@ -144,20 +163,19 @@ def _anthropic(body: dict[str, Any], api: Api) -> Iterator[dict[str, Any]]:
     yield {"type": "message_stop"}
 
 
-def _openai(body: dict[str, Any], api: Api) -> Iterator[dict[str, Any]]:
+def openai(body: dict[str, Any], pieces: Iterator[str]) -> Iterator[dict[str, Any]]:
     """The events of a response as the Responses API streams it."""
-    identity = f"resp_{uuid.uuid4().hex}"
     item = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "role": "assistant"}
-    response = {"id": identity, "object": "response", "model": body["model"], "output": []}
+    response = {"id": f"resp_{uuid.uuid4().hex}", "object": "response", "model": body["model"]}
     yield {"type": "response.created", "response": {**response, "status": "in_progress"}}
     begun = {**item, "status": "in_progress", "content": []}
     yield {"type": "response.output_item.added", "output_index": 0, "item": begun}
-    for piece in _pieces(api):
-        yield {
-            "type": "response.output_text.delta", "item_id": item["id"], "output_index": 0,
-            "content_index": 0, "delta": piece,
-        }  # fmt: skip
-    text = {"type": "output_text", "text": "".join(api.pieces), "annotations": []}
+    whole = ""
+    for piece in pieces:
+        whole += piece
+        where = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+        yield {"type": "response.output_text.delta", **where, "delta": piece}
+    text = {"type": "output_text", "text": whole, "annotations": []}
     done = {**item, "status": "completed", "content": [text]}
     yield {"type": "response.output_item.done", "output_index": 0, "item": done}
     usage = {
@@ -166,3 +184,10 @@ def _openai(body: dict[str, Any], api: Api) -> Iterator[dict[str, Any]]:
     }  # fmt: skip
     ended = {**response, "status": "completed", "output": [done], "usage": usage}
     yield {"type": "response.completed", "response": ended}
+
+
+if __name__ == "__main__":
+    with Server(sys.argv[1], Path(sys.argv[2])) as server:
+        sys.stdout.write(f"{server.server_address[1]}\n")
+        sys.stdout.flush()
+        server.serve_forever()

@@ -54,7 +54,7 @@ def hide(folder: Path, *distributions: str) -> Path:
         info = folder / f"{name.replace('-', '_')}-0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Name: {name}\nVersion: 0\n")
-        (info / "entry_points.txt").write_text("[claw.runtimes]\n")
+        (info / "entry_points.txt").write_text("[claw.runtimes]\n[claw.plugins]\n")
     return folder
 
 

@@ -180,7 +180,7 @@ class Conversation:
             raise ConfigError(
                 "sessions are kept for groups only", remedy="name the group of the session"
             )
-        session = session and checked_session(session)
+        session = None if session is None else checked_session(session)
         async with contextlib.AsyncExitStack() as stack:
             state = None
             if group is not None:

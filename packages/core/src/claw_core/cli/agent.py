@@ -16,7 +16,14 @@ from claw_core.cli.progress import ProgressLine
 from claw_core.cli.render import document, harmless, say
 from claw_core.cli.run import JSON_LIMIT, Outcome, performed, text
 from claw_core.cli.streams import Reader, Writer
-from claw_core.conversation import PROMPT_LIMIT, Answer, Conversation, agent_named, configured_agent
+from claw_core.conversation import (
+    PROMPT_LIMIT,
+    Answer,
+    Conversation,
+    agent_named,
+    checked_prompt,
+    configured_agent,
+)
 from claw_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -174,8 +181,13 @@ def _agent(options: Options, config: Config) -> Agent:
 
 
 async def _prompt(options: Options) -> str:
-    """What to ask: a text of the command line, or all of standard input."""
+    """What to ask: a text of the command line, or all of standard input.
+
+    Raises:
+        ConfigError: it can be no prompt.
+    """
     if options.prompt is not None:
+        checked_prompt(options.prompt)
         return options.prompt
     if os.isatty(0) and not options.quiet:
         say("type what you want to ask, and end it with Ctrl-D")
@@ -188,9 +200,11 @@ async def _prompt(options: Options) -> str:
                 remedy="give long texts as files: see --upload",
             )
     try:
-        return data.decode()
+        prompt = data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"the prompt is not UTF-8 (byte {error.start})",
             remedy="give binary data as a file: see --upload",
         ) from None
+    checked_prompt(prompt)
+    return prompt
