@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_it_never_takes_the_place_of_another(tmp_path: Path, env: Mapping[str, s
         install(tmp_path, name, f"greet = {module}:command", GREET, "claw.commands")
     twice = claw("greet", "you", env=env)
     assert twice.returncode == 125
-    assert b"more than one distribution offers this command" in twice.stderr
+    assert b"more than one distribution offers this plugin" in twice.stderr
 
 
 def test_what_is_no_command_is_said_so(tmp_path: Path, env: Mapping[str, str]) -> None:
@@ -65,3 +66,30 @@ def test_what_is_no_command_is_said_so(tmp_path: Path, env: Mapping[str, str]) -
     done = claw("greet", env=env)
     assert (done.returncode, b"the plugin greet is no command" in done.stderr) == (125, True)
     assert claw("nothing", env=env).returncode == 2
+
+
+FINDS = """
+from claw_core.doctor import Finding
+
+async def finds(config):
+    yield Finding("weather", "note", f"rain over {config.root}", "an umbrella")
+    1 / 0
+"""
+
+
+def test_a_plugin_adds_findings_to_the_doctor(tmp_path: Path, env: Mapping[str, str]) -> None:
+    install(tmp_path, "claw-weather", "weather = claw_weather:finds", FINDS, "claw.doctor")
+    install(tmp_path, "claw-broken", "broken = claw_broken:finds", "1 / 0", "claw.doctor")
+    done = claw("doctor", "--json", "--root", str(tmp_path), env=env)
+    rows = [row for row in json.loads(done.stdout) if row["subject"] in _SUBJECTS]
+    assert [(row["subject"], row["state"]) for row in rows] == [
+        ("plugin broken", "fail"),
+        ("weather", "note"),
+        ("plugin weather", "note"),
+    ]
+    assert "cannot be imported" in rows[0]["detail"]
+    assert rows[1]["detail"] == f"rain over {tmp_path}"
+    assert "ZeroDivisionError" in rows[2]["detail"]
+
+
+_SUBJECTS = {"plugin broken", "weather", "plugin weather"}

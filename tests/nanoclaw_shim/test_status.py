@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import plistlib
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from claw_core.config.config import Config
 from claw_nanoclaw.shim import executable
+from claw_nanoclaw.shim.status import findings
 from nanoclaw_shim import recordings
 from nanoclaw_shim.world import World
 from runtime_docker.engines import TestEngine
@@ -110,6 +113,21 @@ def test_the_service_finds_the_shim_or_not(base: Path, home: Path) -> None:
     (units / "nanoclaw.service").write_text(UNIT.format(root=world.root, path=path))
     rows = status(world, 1)
     assert "is the shim of another installation" in rows["service nanoclaw.service"]["detail"]
+
+
+def test_the_doctor_is_told_of_an_installation(
+    base: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World.make(base, None)
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    async def subjects(root: Path | None) -> list[str]:
+        config = Config.load(path=world.config, root=root)
+        return [finding.subject async for finding in findings(config)]
+
+    assert asyncio.run(subjects(world.root)) == ["service"]
+    assert asyncio.run(subjects(base)) == []
+    assert asyncio.run(subjects(None)) == []
 
 
 def test_a_broken_configuration_is_told(base: Path, home: Path) -> None:

@@ -201,7 +201,7 @@ def load_plugin(name: str, group: str = PLUGINS) -> Any:
     """
     offers = [entry for entry in _discover(group) if entry.name == name]
     if len(offers) > 1:
-        raise _offered_twice(offers, "plugin" if group == PLUGINS else "command")
+        raise _offered_twice(offers, "plugin")
     return _load(offers[0]) if offers else None
 
 

@@ -42,6 +42,15 @@ def require(directory: Path) -> Path:
     return root
 
 
+def is_one(directory: Path) -> bool:
+    """Whether a directory is a NanoClaw installation."""
+    try:
+        require(directory)
+    except ConfigError:
+        return False
+    return True
+
+
 def version(root: Path) -> str | None:
     """The version that its package.json names."""
     found = json.loads((root / "package.json").read_text()).get("version")

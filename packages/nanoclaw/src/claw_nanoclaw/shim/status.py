@@ -41,6 +41,20 @@ async def examine(root: Path, config: Path | None) -> AsyncIterator[Finding]:
         yield finding
 
 
+async def findings(config: Config) -> AsyncIterator[Finding]:
+    """What `claw doctor` says of an installation beside its groups; nothing where there is none.
+
+    Args:
+        config: what is configured; its root may be an installation.
+    """
+    if config.root is None or not installation.is_one(config.root):
+        return
+    for finding in _shim(config.root):
+        yield finding
+    async for finding in _containers(config.root):
+        yield finding
+
+
 def _shim(root: Path) -> Iterator[Finding]:
     services = list(service.found(root))
     if not services:
