@@ -42,15 +42,25 @@ def ours(tool: str, words: list[str]) -> bool:
 
 def behind(tool: str, itself: str, path: str) -> str:
     """The next command of this name on the path; empty where there is none."""
-    folders = path.split(":")
+    folders = [folder for folder in path.split(":") if folder]
     own = os.path.dirname(itself)
-    if own in folders:
-        folders = folders[folders.index(own) + 1 :]
+    for index, folder in enumerate(folders):
+        if same(folder, own):
+            folders = folders[index + 1 :]
+            break
     for folder in folders:
         found = f"{folder}/{tool}"
-        if folder and os.access(found, os.X_OK) and not os.path.samefile(found, itself):
+        if os.access(found, os.X_OK) and os.path.isfile(found) and not same(found, itself):
             return found
     return ""
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same file or directory."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def main(python: str, root: str, config: str) -> None:
