@@ -167,8 +167,15 @@ def test_credentials_that_are_refused_end_it_soon(place: Place, root: Path, agen
     assert again.stdout == "The answer is 42.\n"
 
 
-def test_a_prompt_of_five_megabytes_reaches_the_agent(place: Place, root: Path) -> None:
-    """What becomes of it is the agent's own affair: claw hands it on whole, and loses nothing."""
-    done = place.asked(root, "codex", prompt="x" * (5 << 20))
-    assert done.returncode in {0, 1}
-    assert done.stdout == "The answer is 42.\n" or "claw: codex: " in done.stderr
+@pytest.mark.parametrize(
+    ("agent", "says"), [("claude", "Prompt is too long"), ("codex", "exceeds the maximum length")]
+)
+def test_a_prompt_of_five_megabytes_is_more_than_they_take(
+    place: Place, root: Path, agent: str, says: str
+) -> None:
+    """claw hands it on whole; half a megabyte is fine for both."""
+    done = place.asked(root, agent, prompt="x" * (5 << 20))
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert place.asked(root, agent, prompt="x" * (1 << 19)).stdout == "The answer is 42.\n"
+    assert max(map(len, place.api.prompts())) == 1 << 19

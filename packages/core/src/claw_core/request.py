@@ -93,7 +93,8 @@ def spec_for(
 ) -> Spec:
     """Return the spec that the settings amount to, every mount resolved and granted.
 
-    Mounts come in the order of their depth, so that none covers another.
+    Mounts come in the order of their depth, so that none covers another. Commands start in the one
+    that core makes itself, unless somebody says otherwise.
 
     Args:
         policy: decides about mounts.
@@ -107,8 +108,10 @@ def spec_for(
     settings = merged.settings
     problems = list(_variable_problems(merged))
     granted = []
+    workdir = settings.workdir
     if implicit is not None and f"mounts.{implicit.target}" not in merged.values:
         granted.append(implicit)
+        workdir = workdir or implicit.target
     for mount in settings.mounts:
         try:
             granted.append(policy.resolve(mount))
@@ -124,7 +127,7 @@ def spec_for(
         secrets=settings.secrets,
         network=settings.network,
         resources=Resources(settings.cpus, settings.memory, settings.processes),
-        workdir=settings.workdir,
+        workdir=workdir,
     )
 
 

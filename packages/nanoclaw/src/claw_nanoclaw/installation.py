@@ -45,13 +45,13 @@ class NanoClaw:
         """
         return registered(self.root)
 
-    async def run_group(
+    def run_group(
         self, folder: str, given: ContainerInput, **options: Any
     ) -> AsyncGenerator[ContainerOutput, None]:
-        """Run a group's agent in an instance of its own, and yield what it gives as it comes.
+        """Return a generator that runs a group's agent, and yields what it gives as it comes.
 
-        The instance is gone when the generator ends. Whoever stops before that closes it: see
-        `contextlib.aclosing`.
+        It runs in an instance of its own, which is gone when the generator ends. Whoever stops
+        before that closes it: see `contextlib.aclosing`.
 
         Args:
             folder: the name of the group's folder.
@@ -63,6 +63,4 @@ class NanoClaw:
                 started.
             ClawError: claw or the runtime failed; what the agent itself fails at is an output.
         """
-        run = Run.of(self, folder, given, options)
-        async for output in run.outputs():
-            yield output
+        return Run.of(self, folder, given, options).outputs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -96,8 +97,10 @@ class Run:
             if prompt is None:
                 yield ContainerOutput("success")
                 return
-            async for output in self._turns(conversation, planned, prompt):
-                yield output
+            # Closing this generator must end the inner one before the instance is torn down.
+            async with contextlib.aclosing(self._turns(conversation, planned, prompt)) as turns:
+                async for output in turns:
+                    yield output
 
     async def _first_prompt(self, conversation: Conversation) -> str | None:
         """What the agent is asked first; None where a task's script wants it left alone."""
