@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 START, END = "---NANOCLAW_OUTPUT_START---", "---NANOCLAW_OUTPUT_END---"
@@ -36,40 +37,37 @@ def installation(root: Path, *groups: str) -> Path:
 
 
 def v1(root: Path, group: str, millis: int = 1764355200000) -> list[str]:
-    """`docker run` for a group of version 1 on Linux, with the gateway's variables."""
-    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in group)
+    """`docker run` for a group of version 1 on Linux, with the variables of its gateway."""
+    shared = ["-v", f"{root}/groups/global:/workspace/global:ro"]
+    return _v1(root, group, millis, shared)
+
+
+def v1_main(root: Path, millis: int = 1764355200000) -> list[str]:
+    """The same for the main group, which sees the project with `.env` hidden."""
+    project = [
+        "-v", f"{root}:/workspace/project:ro",
+        "-v", "/dev/null:/workspace/project/.env:ro",
+        "-v", f"{root}/store:/workspace/project/store",
+        "-v", f"{root}/groups/global:/workspace/global",
+    ]  # fmt: skip
+    return _v1(root, "main", millis, project)
+
+
+def _v1(root: Path, group: str, millis: int, mounts: list[str]) -> list[str]:
+    name = re.sub("[^a-zA-Z0-9-]", "-", group)
     return [
         "run", "-i", "--rm", "--name", f"nanoclaw-{name}-{millis}",
         "-e", "TZ=Europe/Vienna",
         "-e", "ANTHROPIC_BASE_URL=http://host.docker.internal:3001",
         "-e", "ANTHROPIC_API_KEY=placeholder",
         "--add-host=host.docker.internal:host-gateway",
+        *mounts,
         "-v", f"{root}/groups/{group}:/workspace/group",
-        "-v", f"{root}/groups/global:/workspace/global:ro",
         "-v", f"{root}/data/sessions/{group}/.claude:/home/node/.claude",
         "-v", f"{root}/data/ipc/{group}:/workspace/ipc",
         "-v", f"{root}/data/sessions/{group}/agent-runner-src:/app/src",
         "nanoclaw-agent:latest",
     ]  # fmt: skip
-
-
-def v1_main(root: Path, millis: int = 1764355200000) -> list[str]:
-    """The same for the main group, which sees the project with `.env` hidden."""
-    words = v1(root, "main", millis)
-    words.remove(f"{root}/groups/global:/workspace/global:ro")
-    place = words.index("-v")
-    words[place:place] = [
-        "-v", f"{root}:/workspace/project:ro",
-        "-v", "/dev/null:/workspace/project/.env:ro",
-        "-v", f"{root}/store:/workspace/project/store",
-    ]  # fmt: skip
-    words[words.index("-v", place + 8)] = "-v"
-    return [word for index, word in enumerate(words) if not _lonely(words, index)]
-
-
-def _lonely(words: list[str], index: int) -> bool:
-    """Whether a `-v` has lost its value."""
-    return words[index] == "-v" and words[index + 1] == "-v"
 
 
 def message(group: str, prompt: str, session: str | None = None) -> bytes:

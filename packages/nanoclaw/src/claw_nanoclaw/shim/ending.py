@@ -13,10 +13,9 @@ from typing import Final
 
 from claw_core.errors import ClawError, TeardownFailed
 from claw_core.ledger import Ledger
-from claw_core.reaper import Reaper
-from claw_core.registry import Registry
 from claw_core.statedir import default_state_directory
 from claw_core.tasks import in_thread
+from claw_core.teardown import Outcome
 from claw_nanoclaw.shim import arguments
 from claw_nanoclaw.shim.answers import absent
 from claw_nanoclaw.shim.records import Record, Records, instances, released
@@ -71,13 +70,21 @@ async def gone(record: Record, records: Records) -> None:
             while found := await in_thread(instances, record, ledger):
                 left = f"{found[0].name} is still there"
                 await _unlocked(found[0].path)  # the warden may be at it already
-                outcomes = await Reaper(ledger, Registry().resolve).reap(PATIENCE)
+                outcomes = await _reaped(ledger)
                 failed = [one.error for one in outcomes if one.name == found[0].name and one.error]
                 if failed:
                     raise _still(record, failed[0])
     except TimeoutError:
         raise _still(record, left) from None
     records.forget(record)
+
+
+async def _reaped(ledger: Ledger) -> list[Outcome]:
+    """Tear down what dead owners have left."""
+    from claw_core.reaper import Reaper  # a client that ends by itself leaves nothing
+    from claw_core.registry import Registry
+
+    return await Reaper(ledger, Registry().resolve).reap(PATIENCE)
 
 
 def _ended(record: Record, records: Records) -> bool:
