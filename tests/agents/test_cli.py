@@ -107,7 +107,7 @@ def test_a_lost_session_is_said_so(root: Path) -> None:
 
 
 def test_a_deadline_is_exit_124_with_the_session_to_go_on_with(root: Path) -> None:
-    stopped = asked(root, "--agent", "claude", "-p", "sleep", "--timeout", "1s")
+    stopped = asked(root, "--agent", "claude", "-p", "sleep /tmp/at-it", "--timeout", "1s")
     assert stopped.returncode == 124
     (session,) = SESSION.findall(stopped.stderr)
     again = asked(root, "--agent", "claude", "-p", "count", "--session", session.decode())

@@ -124,7 +124,7 @@ def test_a_deadline_keeps_what_the_agent_has(root: Path, state: Path) -> None:
     async def work() -> str | None:
         async with conversation(root) as opened:
             with pytest.raises(DeadlineExceeded):
-                await opened.ask("sleep", timeout=1.0)
+                await opened.ask("sleep /tmp/at-it", timeout=1.0)
             return opened.session
 
     session = run(work())

@@ -218,7 +218,7 @@ def test_silence_after_an_answer_is_an_end_and_before_it_an_error(root: Path) ->
         return await outputs(installation(root), "finance", prompt, follow=True, timeout=1.0)
 
     async def both() -> list[list[ContainerOutput]]:
-        return [await work("count"), await work("sleep")]
+        return [await work("count"), await work("sleep /tmp/at-it")]
 
     idle, silent = run(both())
     assert [output.result for output in idle] == ["prompt 1 of this session", None]
