@@ -52,7 +52,7 @@ def test_each_group_gets_its_own_runtime(
     world = World.make(base, engine, "finance", "personal", "others")
     world.config.write_text(TOML.format(leases=mac.leases))
     (world.root / ".env").write_text(
-        "CONTAINER_RUNTIME=container\nTART_BASE_IMAGE=with-claude\nANTHROPIC_API_KEY=k\n"
+        "CONTAINER_RUNTIME=container\nTART_BASE_IMAGE=with-claude\nANTHROPIC_API_KEY=sk-of-the-owner\n"
     )
     world = World(world.root, world.config, world.folder, engine, f"{mac.bin}:{os.environ['PATH']}")
 
