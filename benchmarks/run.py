@@ -6,9 +6,11 @@ import docker_lifecycle
 import ledger
 import local_lifecycle
 import routes
+import shim
 import start_up
 import tart_lifecycle
 
 if __name__ == "__main__":
-    for part in (start_up, ledger, routes, local_lifecycle, docker_lifecycle, tart_lifecycle):
+    parts = (start_up, ledger, routes, shim, local_lifecycle, docker_lifecycle, tart_lifecycle)
+    for part in parts:
         part.main()

@@ -35,6 +35,22 @@ def test_one_session_runs_many_commands(tmp_path: Path) -> None:
     assert asyncio.run(main()) == [b"1", b"kept", b"2", b"kept"]
 
 
+def test_a_host_may_lay_out_the_folder_of_a_group_itself(tmp_path: Path) -> None:
+    (tmp_path / "groups/chat").mkdir(parents=True)
+    config = claw_core.Config.load(root=tmp_path)
+
+    async def main() -> list[tuple[str, ...]]:
+        async with claw_core.Router.open(config=config) as router:
+            routes = [
+                await router.route("chat", folder=one, runtime="local") for one in (True, False)
+            ]
+            async with router.session(group="chat", folder=False, runtime="local") as session:
+                routes.append(session.route)
+        return [tuple(mount.target for mount in route.spec.mounts) for route in routes]
+
+    assert asyncio.run(main()) == [("/workspace/group",), (), ()]
+
+
 def test_sessions_run_side_by_side(state: Path) -> None:
     async def one(router: claw_core.Router, number: int) -> bytes:
         return (await router.run(["sh", "-c", f"sleep 0.1; echo {number}"])).stdout

@@ -59,6 +59,7 @@ def test_every_setting_can_be_set() -> None:
         ("cpus", 0),
         ("cpus", True),
         ("cpus", float("nan")),
+        ("hosts", ["nowhere"]),
         ("memory", "much"),
         ("memory", 0),
         ("memory", True),

@@ -1,7 +1,8 @@
 """Entry points of installed distributions, read from their metadata files.
 
 `importlib.metadata` would do the same, for 25 ms of processor time at every `claw run`; the files
-are specified (packaging.python.org, "Recording installed projects" and "Entry points").
+are specified (packaging.python.org, "Recording installed projects" and "Entry points"). Its values
+are tuples because `claw --help` asks as well, and needs no attrs for anything else.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 _METADATA = {".dist-info", ".egg-info"}
 _ENTRY = re.compile(
@@ -19,8 +19,7 @@ _ENTRY = re.compile(
 )
 
 
-@attrs.frozen
-class Origin:
+class Origin(NamedTuple):
     """Where a plugin comes from."""
 
     distribution: str
@@ -30,8 +29,7 @@ class Origin:
         return f"{self.distribution} {self.version}"
 
 
-@attrs.frozen
-class EntryPoint:
+class EntryPoint(NamedTuple):
     """One line of a group; `value` is None where the line is none that anybody could load."""
 
     name: str

@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
@@ -15,15 +15,20 @@ from claw_core._version import __version__
 from claw_core.config.config import Config
 from claw_core.config.settings import merge
 from claw_core.config.sources import RUNTIME_SECRETS
+from claw_core.discovery import entry_points
 from claw_core.errors import ClawError, PluginError
 from claw_core.explanation import explain
 from claw_core.ledger import Ledger, default_state_directory
+from claw_core.observing import text_of
 from claw_core.redaction import Redactor
-from claw_core.registry import Registry, load_observers
+from claw_core.registry import Registry, load_observers, load_plugin
 from claw_core.router import Router
 from claw_core.routing import table
 from claw_core.tasks import in_thread
 from claw_core.warden import Warden
+
+PLUGINS: Final = "claw.doctor"
+"""Entry points of other distributions: what takes a `Config` and yields findings about it."""
 
 State: TypeAlias = Literal["ok", "note", "fail"]
 
@@ -72,6 +77,8 @@ async def _findings(config: Config) -> AsyncIterator[Finding]:
     if not config.problems:
         async for finding in _routes(config):
             yield finding
+    async for finding in _of_plugins(config):
+        yield finding
 
 
 def _secrets(config: Config) -> dict[str, str]:
@@ -184,6 +191,18 @@ async def _route(router: Router, group: str | None) -> Finding:
         remedies = "; ".join(f"{one.runtime}: {one.refusal.remedy}" for one in found.candidates)
         return Finding(subject, "fail", found.refusal.message, remedies or found.refusal.remedy)
     return Finding(subject, "ok", found.sentence().partition(": ")[2])
+
+
+async def _of_plugins(config: Config) -> AsyncIterator[Finding]:
+    """What other distributions look at; one that is broken is a finding, and stops no other."""
+    for name in dict.fromkeys(point.name for point in entry_points(PLUGINS)):
+        try:
+            async for finding in load_plugin(name, PLUGINS)(config):
+                yield finding
+        except ClawError as error:
+            yield _failed(f"plugin {name}", error)
+        except Exception as error:  # noqa: BLE001 - isolated, whatever a plugin does
+            yield Finding(f"plugin {name}", "note", f"it failed: {text_of(error)}")
 
 
 def _failed(subject: str, error: ClawError) -> Finding:

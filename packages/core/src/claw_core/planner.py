@@ -84,24 +84,27 @@ class Planner:
         self._redact.learn({name: available[name] for name in names if name in available})
         return Plan(name, group if self.config.root is not None else None, merged)
 
-    def spec(self, plan: Plan, workspace: Path | None = None) -> Spec:
+    def spec(self, plan: Plan, workspace: Path | None = None, *, folder: bool = True) -> Spec:
         """Return what exactly the instance shall be.
 
         Args:
             plan: the run.
             workspace: directory to be seen at `/workspace`, where no group is.
+            folder: whether the folder of the group is to be seen.
 
         Raises:
             ConfigProblems: mounts that are not granted, variables that cannot be.
         """
         implicit = None
         if plan.group is not None:
-            implicit = self._folder(plan.group)
+            implicit = self._folder(plan.group) if folder else None
         elif workspace is not None:
             implicit = workspace_mount(self._policy, workspace, plan.merged)
         return spec_for(self._policy, plan.merged, plan.name, implicit)
 
-    async def trusted_spec(self, plan: Plan, workspace: Path | None = None) -> Spec:
+    async def trusted_spec(
+        self, plan: Plan, workspace: Path | None = None, *, folder: bool = True
+    ) -> Spec:
         """Return the same, when the group's own file asks for nothing that was not accepted.
 
         Raises:
@@ -110,9 +113,9 @@ class Planner:
         """
         trust = self.trust()
         if plan.group is None or trust is None:
-            return self.spec(plan, workspace)
+            return self.spec(plan, workspace, folder=folder)
         try:
-            spec = self.spec(plan, workspace)
+            spec = self.spec(plan, workspace, folder=folder)
         except ConfigProblems:
             await in_thread(trust.check, plan.group)  # what was not accepted says more
             raise

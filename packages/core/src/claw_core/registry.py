@@ -193,13 +193,13 @@ def load_observers(report: Callable[[PluginError], None]) -> dict[str, object]:
     return observers
 
 
-def load_plugin(name: str) -> Any:
-    """Load the entry point of a name among `claw.plugins`; None where there is none.
+def load_plugin(name: str, group: str = PLUGINS) -> Any:
+    """Load the entry point of a name among those of a group; None where there is none.
 
     Raises:
         PluginError: it cannot be loaded, or more than one distribution offers it.
     """
-    offers = [entry for entry in _discover(PLUGINS) if entry.name == name]
+    offers = [entry for entry in _discover(group) if entry.name == name]
     if len(offers) > 1:
         raise _offered_twice(offers, "plugin")
     return _load(offers[0]) if offers else None

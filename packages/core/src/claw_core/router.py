@@ -103,13 +103,19 @@ class Router:
                 await persist(router._close())
 
     async def route(
-        self, group: str | None = None, *, workspace: Path | None = None, **asked: Any
+        self,
+        group: str | None = None,
+        *,
+        workspace: Path | None = None,
+        folder: bool = True,
+        **asked: Any,
     ) -> Route:
         """Decide where a run would go, and start nothing.
 
         Args:
             group: the group it would run for.
             workspace: as for `session`.
+            folder: as for `session`.
             **asked: what `session` takes, as far as it says what an instance shall be.
 
         Raises:
@@ -118,7 +124,8 @@ class Router:
         """
         with redacted(self.redact):
             plan = await self.planner.plan(group, asked_for(**asked))
-            route, _ = await self.planner.decide(plan, self.planner.spec(plan, workspace))
+            spec = self.planner.spec(plan, workspace, folder=folder)
+            route, _ = await self.planner.decide(plan, spec)
             secret_values(self.planner.config, plan.merged, route.runtime, {})
         return route
 
@@ -136,6 +143,7 @@ class Router:
         resources: Resources | None = None,
         workdir: str | None = None,
         workspace: Path | None = None,
+        folder: bool = True,
         deadlines: Deadlines | None = None,
         agent: Agent | None = None,
         keeping: Keeping | None = None,
@@ -159,6 +167,8 @@ class Router:
             workdir: directory in which commands start.
             workspace: directory to be seen at `/workspace`, read-only, unless a mount goes there,
                 it is a group's run, or the directory is the home or the root.
+            folder: whether the group's folder is to be seen; a host that lays out the mounts of its
+                groups itself says no.
             deadlines: upper bounds for what the runtime does.
             agent: who is to work in it: its variables are set, those of its secrets that are
                 available are passed on, and without a word about the network it gets one.
@@ -180,7 +190,7 @@ class Router:
         asked = asked_for(runtime, image, mounts, env, tuple(secrets), network, resources, workdir)
         with redacted(self.redact):
             plan = await self.planner.plan(group, asked, agent)
-            spec = await self.planner.trusted_spec(plan, workspace)
+            spec = await self.planner.trusted_spec(plan, workspace, folder=folder)
             if keeping.needs:
                 spec = attrs.evolve(spec, persistent=True)
             warden = self._start_warden()

@@ -119,6 +119,7 @@ def create_body(
             "MemorySwap": memory,
             "NanoCpus": int((resources.cpus or settings.cpus or 0) * 1e9),
             "Ulimits": [] if able.podman else [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "ExtraHosts": list(settings.hosts),
             "Mounts": [_mount(mount, recursive=able.recursive) for mount in spec.mounts],
             **({"Runtime": settings.oci_runtime} if settings.oci_runtime else {}),
         },

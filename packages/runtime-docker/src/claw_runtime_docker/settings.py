@@ -16,6 +16,7 @@ ROOTS_COMMANDS: Final = "65533:65533"
 """Who root's commands are by default: numbers that neither Debian nor systemd gives to anybody."""
 
 _USER: Final = re.compile(r"\d{1,10}(:\d{1,10})?")
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+:(host-gateway|[0-9A-Fa-f.:]+)")
 _CAPABILITY: Final = re.compile(r"(CAP_)?[A-Z][A-Z_]+")
 
 
@@ -34,6 +35,8 @@ class Settings:
         user: `uid` or `uid:gid` of every process; None: the caller's, and another for root.
         read_only: whether the image's files cannot be changed.
         capabilities: of the kernel's, those that a container keeps.
+        hosts: `name:address` of hosts that a container knows by name; `host-gateway` as an address
+            is this machine.
         cpus: processors of an instance for which no number is asked for; None: all.
         memory: bytes of an instance for which no number is asked for.
         processes: of an instance for which no number is asked for.
@@ -48,6 +51,7 @@ class Settings:
     user: str | None = None
     read_only: bool = True
     capabilities: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     cpus: float | None = None
     memory: int = 4 << 30
     processes: int = 1024
@@ -122,6 +126,14 @@ def _capabilities(value: Any) -> tuple[str, ...]:
     return tuple(one.removeprefix("CAP_") for one in value)
 
 
+def _hosts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(one, str) and _HOST.fullmatch(one) for one in value
+    ):
+        raise ValueError('expected a list of hosts such as "host.docker.internal:host-gateway"')
+    return tuple(value)
+
+
 def _cpus(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10_000:
         raise ValueError("expected a number of processors above 0")
@@ -153,6 +165,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "user": _user,
     "read_only": _truth,
     "capabilities": _capabilities,
+    "hosts": _hosts,
     "cpus": _cpus,
     "memory": _memory,
     "processes": _processes,

@@ -1,0 +1,1 @@
+"""A `docker` for NanoClaw: its containers become instances of the runtimes of their groups."""
