@@ -20,7 +20,6 @@ from claw_core.known import canonical
 from claw_core.model import Mount
 from claw_core.router import Router
 from claw_core.routing import Route
-from claw_nanoclaw.plan import NOTHING
 from claw_nanoclaw.shim import layout, support
 from claw_nanoclaw.shim.arguments import Run
 from claw_nanoclaw.shim.records import Record, Records
@@ -32,6 +31,8 @@ HOME: Final = "/home/node"
 """Where NanoClaw's image has the agent's state; a `docker run` finds it in the image's users."""
 NODE: Final = "1000:1000"
 """The user of NanoClaw's image, which root's containers have there as well."""
+NOTHING: Final = Path(__file__).with_name("nothing")
+"""An empty file."""
 BROKEN_PIPE: Final = 141
 
 
