@@ -70,6 +70,21 @@ def _v1(root: Path, group: str, millis: int, mounts: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def v1_apple(root: Path, group: str, millis: int = 1764355200000) -> list[str]:
+    """What a NanoClaw with its skill for Apple's container starts for a group of version 1."""
+    words = v1(root, group, millis)
+    words.remove("--add-host=host.docker.internal:host-gateway")
+    words[words.index("ANTHROPIC_BASE_URL=http://host.docker.internal:3001")] = (
+        "ANTHROPIC_BASE_URL=http://192.168.64.1:3001"
+    )
+    at = words.index(f"{root}/groups/global:/workspace/global:ro")
+    words[at - 1 : at + 1] = (
+        "--mount",
+        f"type=bind,source={root}/groups/global,target=/workspace/global,readonly",
+    )
+    return words
+
+
 def message(group: str, prompt: str, session: str | None = None) -> bytes:
     """What the host of version 1 writes to standard input, without a newline, before its end."""
     value = {

@@ -11,9 +11,11 @@ import pytest
 
 from cli.support import entries, eventually
 from nanoclaw_shim import recordings
-from nanoclaw_shim.world import World
+from nanoclaw_shim.world import RUNNER, World
+from runtime_apple import worlds as macs
 from runtime_docker.engines import TestEngine
 from runtime_tart import worlds
+from simulators.container.world import World as Apple
 from simulators.tart.world import Simulator
 
 CLAUDE = """#!/bin/sh
@@ -45,16 +47,30 @@ def mac() -> Iterator[Simulator]:
         yield host
 
 
+@pytest.fixture
+def apple(base: Path) -> Iterator[Apple]:
+    """A host with Apple's container, which has NanoClaw's image."""
+    with macs.opened(base / "mac") as host:
+        (base / "mac").chmod(0o755)
+        host.image(
+            "nanoclaw-agent:latest",
+            files={"/app/entrypoint.sh": RUNNER.encode()},
+            Entrypoint=["sh", "/app/entrypoint.sh"],
+            WorkingDir="/workspace/group",
+        )
+        yield host
+
+
 def test_each_group_gets_its_own_runtime(
-    engine: TestEngine, mac: Simulator, base: Path, state: Path
+    engine: TestEngine, mac: Simulator, apple: Apple, base: Path, state: Path
 ) -> None:
-    """Apple's part of the set-up, `CONTAINER_RUNTIME=container` for all others, is only routed."""
     world = World.make(base, engine, "finance", "personal", "others")
     world.config.write_text(TOML.format(leases=mac.leases))
     (world.root / ".env").write_text(
         "CONTAINER_RUNTIME=container\nTART_BASE_IMAGE=with-claude\nANTHROPIC_API_KEY=sk-of-the-owner\n"
     )
-    world = World(world.root, world.config, world.folder, engine, f"{mac.bin}:{os.environ['PATH']}")
+    path = f"{mac.bin}:{apple.bin}:{os.environ['PATH']}"
+    world = World(world.root, world.config, world.folder, engine, path)
 
     done = world.docker(
         *recordings.v1(world.root, "personal"), stdin=recordings.message("personal", "hi")
@@ -69,10 +85,32 @@ def test_each_group_gets_its_own_runtime(
     client.communicate(timeout=60)
     assert client.returncode == 143
 
-    # Everybody else is on Apple's runtime: not here, and nothing weaker takes its place.
+    # Everybody else is on Apple's container.
+    done = world.docker(
+        *recordings.v1_apple(world.root, "others"),
+        stdin=recordings.message("others", "touch"),
+        tool="container",
+    )
+    assert done.returncode == 0, done.stderr
+    assert recordings.outputs(done.stdout)[0]["result"] == "one"
+    assert done.stderr.startswith(b"runner: /home/node Europe/Vienna\n")
+    assert (world.root / "groups/others/note").read_text() == "placeholder\n"
+    assert apple.containers() == {}
+    assert entries(state) == []
+
+
+def test_a_group_of_apples_container_cannot_find_dockers_host(
+    apple: Apple, base: Path, state: Path
+) -> None:
+    world = World.make(base, None, "others")
+    (world.root / ".env").write_text("CONTAINER_RUNTIME=container\n")
+    path = f"{apple.bin}:{os.environ['PATH']}"
+    world = World(world.root, world.config, world.folder, None, path)
     done = world.docker(*recordings.v1(world.root, "others"))
     assert done.returncode == 125
-    assert b"apple" in done.stderr
+    assert b"a name of Docker's alone" in done.stderr
+    assert b"nothing was started" in done.stderr
+    assert not [call for call in apple.journal() if call.argv[0] == "run"]
 
 
 def test_nothing_outlives_a_client_of_a_virtual_machine(

@@ -48,6 +48,14 @@ async def find(cli: Cli, image: str) -> Any:
     raise error
 
 
+def configuration(found: Any) -> dict[str, Any]:
+    """Return the configuration of an image for this machine, of what `find` knows of it."""
+    variants = [one for one in (found or {}).get("variants", ()) if isinstance(one, dict)]
+    configurations = [one["config"] for one in variants if isinstance(one.get("config"), dict)]
+    mine = [one for one in configurations if one.get("architecture") == "arm64"]
+    return next(iter([*mine, *configurations]), {})
+
+
 async def pull(cli: Cli, host: Host, image: str) -> None:
     """Pull an image.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -38,6 +38,9 @@ from claw_runtime_apple.place import Place
 from claw_runtime_apple.scripts import UPLOAD
 from claw_runtime_apple.settings import Settings
 from claw_runtime_apple.starting import Held, halt, turn
+
+HOMEBREW: Final = "/opt/homebrew/bin/container"
+"""Where Homebrew puts the command, which the PATH of a service may not have."""
 
 _PRE_RUN = failpoints.declare("apple.pre-run", "the container is about to be made")
 _POST_RUN = failpoints.declare("apple.post-run", "the call that makes it is under way")
@@ -75,7 +78,7 @@ class AppleRuntime(Runtime):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = Settings.parse(settings)
         self._live: dict[str, _Live] = {}
-        program = self._settings.command or shutil.which("container")
+        program = self._settings.command or shutil.which("container") or shutil.which(HOMEBREW)
         self._found = None if program is None else Cli(program)
         if program is not None:
             # A reaper, in whatever environment, must use the same command.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from claw_core.errors import RuntimeFault
 from claw_core.model import IO, Command, Image, SnapshotTarget, Spec
@@ -36,7 +35,7 @@ async def keep(place: Place, image: str, target: SnapshotTarget) -> str:
         RuntimeFault: it could not be made; there is no half image.
     """
     name = images.name_of(place.container, target)
-    like = _configuration(await images.find(place.cli, image))
+    like = images.configuration(await images.find(place.cli, image))
     without = SCRATCH if isinstance(target, Image) else (TEMPORARY,)
     with tempfile.TemporaryDirectory(prefix="claw-") as folder:
         layout = await in_thread(Layout.begin, Path(folder) / "image.tar")
@@ -68,11 +67,3 @@ async def _pack(place: Place, layout: Layout, without: tuple[str, ...]) -> None:
             f"the disk could not be packed: {errors.decode(errors='replace').strip()}",
             remedy="see what it says; the image needs `tar`",
         )
-
-
-def _configuration(found: Any) -> dict[str, Any]:
-    """The configuration of the variant for this machine, of what is known of an image."""
-    variants = [one for one in (found or {}).get("variants", ()) if isinstance(one, dict)]
-    configurations = [one["config"] for one in variants if isinstance(one.get("config"), dict)]
-    mine = [one for one in configurations if one.get("architecture") == "arm64"]
-    return next(iter([*mine, *configurations]), {})

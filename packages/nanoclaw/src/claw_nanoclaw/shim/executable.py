@@ -82,3 +82,12 @@ def found_by(path: str, tool: str) -> Path | None:
         if folder and os.access(candidate, os.X_OK) and candidate.is_file():
             return candidate
     return None
+
+
+def real(path: str, tool: str) -> Path | None:
+    """The first command on a path that is no shim."""
+    for folder in path.split(os.pathsep):
+        found = found_by(folder, tool)
+        if found is not None and not is_shim(found):
+            return found
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -19,8 +18,7 @@ from claw_core.events import Event, Notice
 from claw_core.known import canonical
 from claw_core.model import Mount
 from claw_core.router import Router
-from claw_core.routing import Route
-from claw_nanoclaw.shim import layout, support
+from claw_nanoclaw.shim import executable, image, layout, support
 from claw_nanoclaw.shim.arguments import Run
 from claw_nanoclaw.shim.records import Record, Records
 
@@ -83,7 +81,8 @@ async def _instance(asked: Run, kind: layout.Layout, group: str, config: Config)
                 cleaned="nothing was started",
                 remedy=f'set runtime = "{route.runtime}" for {group}, or another fallback',
             )
-        argv, workdir = await program(asked, route)
+        image.require_names(asked, route)
+        argv, workdir = await image.program(asked, route)
         async with router.session(group=group, folder=False, workdir=workdir) as session:
             ended = await session.run(
                 argv,
@@ -98,11 +97,15 @@ async def _instance(asked: Run, kind: layout.Layout, group: str, config: Config)
 
 def _settings(asked: Run, runtime: str) -> Settings:
     """What NanoClaw asks for, as the weakest source: what its owner has configured decides."""
-    own: dict[str, Any] = {"read_only": False, "hosts": list(asked.hosts)}
+    own: dict[str, Any] = {}
     if asked.user is not None:
         own["user"] = asked.user
     elif os.getuid() == 0:
         own["user"] = NODE
+    docker = {**own, "read_only": False, "hosts": list(asked.hosts)}
+    # The first `container` on the path is this shim, which adds NanoClaw's names to listings.
+    command = executable.real(os.environ.get("PATH", os.defpath), "container")
+    apple = own if command is None else {**own, "command": str(command)}
     return Settings(
         runtime=runtime,
         image=asked.image,
@@ -112,54 +115,13 @@ def _settings(asked: Run, runtime: str) -> Settings:
         processes=asked.resources.processes,
         mounts=tuple(map(_mountable, asked.mounts)),
         env=Variables({"HOME": HOME, **asked.env}),
-        runtimes={"docker": own},
+        runtimes={"docker": docker, "apple": apple},
     )
 
 
 def _mountable(mount: Mount) -> Mount:
     """The mount, with an empty file where NanoClaw hides one behind `/dev/null`."""
     return attrs.evolve(mount, source=NOTHING) if mount.source == Path(os.devnull) else mount
-
-
-async def program(asked: Run, route: Route) -> tuple[tuple[str, ...], str]:
-    """What a container starts and in which directory, as the image and the command line say.
-
-    Raises:
-        Refused: the image is not there.
-    """
-    image = await _image(route)
-    if asked.entrypoint:
-        argv = (asked.entrypoint, *asked.argv)
-    else:
-        argv = (*(image.get("Entrypoint") or ()), *(asked.argv or image.get("Cmd") or ()))
-    return argv, _visible(image.get("WorkingDir") or "/", asked.mounts)
-
-
-def _visible(directory: str, mounts: Sequence[Mount]) -> str:
-    """A directory of the image, or the mount that hides it, where Docker would make it anew."""
-    hiding = [one.target for one in mounts if directory.startswith(f"{one.target.rstrip('/')}/")]
-    return max(hiding, key=len, default=directory)
-
-
-async def _image(route: Route) -> dict[str, Any]:
-    # Only this runtime has images of containers until now, and it need not be installed.
-    from claw_runtime_docker import images
-    from claw_runtime_docker.endpoint import resolve
-    from claw_runtime_docker.engine import Engine
-
-    settings = route.settings
-    engine = Engine(resolve(settings.get("host"), settings.get("context"), os.environ))
-    found = await images.find(engine, str(route.spec.image))
-    if found is None:
-        raise Refused(
-            f"there is no image {route.spec.image}",
-            runtime=route.runtime,
-            phase="assess",
-            cleaned="nothing was started",
-            remedy="build it as NanoClaw does: container/build.sh",
-        )
-    config: dict[str, Any] = found["Config"]
-    return config
 
 
 def _become_agent(lock: int, asked: Run, group: str, root: Path, config: Path | None) -> NoReturn:

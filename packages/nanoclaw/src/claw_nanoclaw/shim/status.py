@@ -167,8 +167,5 @@ async def _containers(root: Path) -> AsyncIterator[Finding]:
 def _real(root: Path) -> str | None:
     """A `docker` that is no shim."""
     paths = [os.environ.get("PATH", os.defpath), *(one.path for one in service.found(root))]
-    for folder in os.pathsep.join(paths).split(os.pathsep):
-        found = executable.found_by(folder, "docker")
-        if found is not None and not executable.is_shim(found):
-            return str(found)
-    return None
+    found = executable.real(os.pathsep.join(paths), "docker")
+    return None if found is None else str(found)

@@ -28,6 +28,11 @@ class Support:
 
 
 _OWN: Final = Support("image", "NanoClaw's image and runner, as they are")
+_APPLES: Final = Support(
+    "image",
+    "NanoClaw's image and runner, as they are, with NanoClaw's skill for Apple's container: the "
+    "name host.docker.internal is Docker's alone",
+)
 _AGENT: Final = Support(
     "agent", "claw runs the group's agent itself and speaks NanoClaw's protocol for it"
 )
@@ -40,7 +45,7 @@ _NO_IMAGE: Final = "NanoClaw's runner is in a container's image, and local has n
 TABLE: Final[dict[str, dict[Layout, Support]]] = {
     "docker": {"v1": _OWN, "v1 main": _OWN, "v2": _OWN},
     "apple": {
-        "v1": _OWN,
+        "v1": _APPLES,
         "v1 main": Support("no", "a file that is shared would replace the project it lies in"),
         "v2": Support("no", "a file that is shared would replace the directory it lies in"),
     },
