@@ -75,6 +75,10 @@ class Host:
         """Tell whoever watches what is happening inside the phase."""
         self._listener(events.Progress(self.runtime, self._lease.name, self.redact(text)))
 
+    def notice(self, text: str) -> None:
+        """Tell the user something that does not end the run, and must not go unseen."""
+        self._listener(events.Notice(self.redact(text)))
+
     def redact(self, text: str) -> str:
         """Replace every secret value in a text by `[secret NAME]`."""
         return self._redactor(text)

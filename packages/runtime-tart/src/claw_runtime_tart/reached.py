@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Final, Protocol
 
 import attrs
 
-from claw_core.errors import RuntimeFault
+from claw_core.errors import RuntimeFault, SpentInstance
 from claw_core.model import IO, Exit, Resize
 from claw_runtime_tart.machine import Machine
 
@@ -65,7 +66,15 @@ class Reached:
         async def keep(data: bytes) -> None:
             errors.extend(data[: max(0, 4096 - len(errors))])
 
-        ended = await self.run(program, secrets.token_hex(16), attrs.evolve(io, stderr=keep))
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            ended = await self.run(program, secrets.token_hex(16), attrs.evolve(io, stderr=keep))
+        except SpentInstance as error:
+            if task.cancelling() > before:  # nothing that goes on in the guest is of any harm
+                raise asyncio.CancelledError from error
+            raise
         if ended.code:
             said = errors.decode(errors="replace").strip() or f"code {ended.code}"
             raise RuntimeFault(f"cannot {what}: {said}", remedy="check the path in the guest")

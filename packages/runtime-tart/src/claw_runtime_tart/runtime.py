@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import functools
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from claw_core import failpoints
-from claw_core.errors import DeadlineExceeded, RuntimeFault
+from claw_core.errors import ClawError, DeadlineExceeded, RuntimeFault
 from claw_core.hookspecs import Runtime
 from claw_core.model import (
     IO,
@@ -71,12 +71,20 @@ class _Live:
     Attributes:
         machine: its process.
         furniture: its mounts.
+        workdir: where commands start; None is the home.
         reached: its guest, once that takes commands.
     """
 
     machine: Machine
     furniture: Furniture
+    workdir: str | None
     reached: Reached | None = None
+
+    def absolute(self, path: str) -> str:
+        """A path, which may be relative to where commands start."""
+        if path.startswith("/") or self.workdir is None:
+            return path
+        return f"{self.workdir}/{path}"
 
     async def end(self) -> None:
         """Let go of the guest, and end the machine."""
@@ -139,9 +147,10 @@ class TartRuntime(Runtime):
         with contextlib.suppress(FileNotFoundError):
             # Of its last run, where it was stopped: `tart exec` would not work beside it.
             await in_thread((Directory(tart.home).path(instance.name) / SOCKET).unlink)
+        workdir = spec.workdir or await in_thread(first, spec.mounts)
         failpoints.hit(_PRE_RUN)
         machine = await Machine.start(tart, instance.host, instance.name, options)
-        live = self._live[instance.name] = _Live(machine, Furniture(shares))
+        live = self._live[instance.name] = _Live(machine, Furniture(shares), workdir)
         failpoints.hit(_POST_RUN)
         instance.host.progress("booting")
         reaching = Reaching(self._settings, tart, instance)
@@ -149,9 +158,6 @@ class TartRuntime(Runtime):
         try:
             async with timer:
                 transport = await machine.during(reaching.reach(), "before it took commands")
-                live.reached = Reached(machine, transport)
-                system = str(await in_thread(self._configured, instance, "os"))
-                await live.furniture.place(live.reached, instance.host, system)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -160,6 +166,9 @@ class TartRuntime(Runtime):
                 remedy="see whether the image boots: tart run IMAGE; a slow host needs more: "
                 "TART_SSH_TIMEOUT in milliseconds",
             ) from None
+        live.reached = Reached(machine, transport)
+        system = str(await in_thread(self._configured, instance, "os"))
+        await live.furniture.place(live.reached, instance.host, system)
         failpoints.hit(_READY)
 
     async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
@@ -167,7 +176,7 @@ class TartRuntime(Runtime):
         live, reached, spec = self._living(instance), self._reached(instance), instance.spec
         token = secrets.token_hex(16)
         secret = {name: instance.host.secret(name) for name in spec.secrets}
-        workdir = live.furniture.find(command.workdir or spec.workdir or first(spec.mounts))
+        workdir = live.furniture.find(command.workdir or live.workdir)
         terminal = command.terminal
         program = guest.command(
             command.argv,
@@ -185,15 +194,26 @@ class TartRuntime(Runtime):
         try:
             ended = await reached.run(program, token, io, terminal)
             await opening.end()
-        finally:
-            if live.machine.running:
-                await persist(live.furniture.bring_back(reached))
+        except BaseException:
+            try:
+                await self._bring_back(instance)
+            except ClawError as error:  # how the command ended matters more
+                instance.host.notice(error.message)
+            raise
+        await self._bring_back(instance)
         return guest.outcome(ended, opening.said, command.argv[0], workdir)
+
+    async def upload(self, instance: Instance, archive: AsyncIterator[bytes], target: str) -> None:
+        """Unpack with the guest's `tar`."""
+        live = self._living(instance)
+        path = live.absolute(target)
+        await live.furniture.receive(self._reached(instance), archive, path)
+        await self._bring_back(instance)
 
     async def download(self, instance: Instance, source: str, sink: Sink) -> None:
         """Pack with the guest's `tar`."""
-        furniture = self._living(instance).furniture
-        await furniture.send(self._reached(instance), source, sink)
+        live = self._living(instance)
+        await live.furniture.send(self._reached(instance), live.absolute(source), sink)
 
     async def snapshot(self, instance: Instance, target: SnapshotTarget) -> str:
         """Flush the disk, stop the machine, and clone it; it takes no commands afterwards."""
@@ -246,6 +266,12 @@ class TartRuntime(Runtime):
         )
         names = (name for name in there | running if name.startswith(prefix))
         return frozenset(name.removesuffix(UNFINISHED) for name in names)
+
+    async def _bring_back(self, instance: Instance) -> None:
+        """Bring back what is copied, whoever is cancelled meanwhile: it is what the run was for."""
+        live = self._living(instance)
+        if live.machine.running:
+            await persist(live.furniture.bring_back(self._reached(instance), instance.host))
 
     async def _seal(self, reached: Reached) -> Identity:
         """Make the guest one that can be told from others, and lets in us and nobody else."""
