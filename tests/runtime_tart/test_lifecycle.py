@@ -14,7 +14,7 @@ import pytest
 from claw_core.errors import ArchiveError, Refused, RuntimeFault
 from claw_core.isolation import Isolation
 from claw_core.ledger import default_state_directory
-from claw_core.model import Mount, Resources, Spec
+from claw_core.model import Assessment, Mount, Resources, Spec
 from claw_runtime_tart.runtime import TartRuntime
 from cli.support import claw, entries, start
 from runtime_tart import worlds
@@ -192,6 +192,12 @@ def test_what_it_says_of_itself(shared: Simulator, tmp_path: Path) -> None:
         odd.mkdir()
         refused = await runtime.assess(Spec(mounts=(Mount(odd, "/data", authorised=True),)))
         assert "colon" in refused.reason  # type: ignore[union-attr]  # it is one
+        nested = (Mount(tmp_path, "/data"), Mount(tmp_path, "/data/deep/inner", writable=True))
+        for mounts in (nested, nested[::-1], (nested[0], nested[0])):
+            refused = await runtime.assess(Spec(mounts=mounts))
+            assert "into another mount, /data" in refused.reason  # type: ignore[union-attr]  # it is one
+        mounts = (Mount(tmp_path, "/data"), Mount(tmp_path, "/database"))
+        assert isinstance(await runtime.assess(Spec(mounts=mounts)), Assessment)
 
     run(work())
 

@@ -6,10 +6,11 @@ Tart shares directories, under names, fixed when the machine starts. A macOS gue
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import attrs
@@ -62,6 +63,13 @@ class Shares:
                 return Refusal(
                     f"Tart cannot share {mount.source}: its path has a colon or a comma",
                     'rename it, or set share = "copy" in [runtimes.tart]',
+                )
+        # A link in a share would be a link on the host, and a copy would come back with the other.
+        for inner, outer in itertools.permutations(self.order(), 2):
+            if PurePosixPath(inner.target).is_relative_to(outer.target):
+                return Refusal(
+                    f"Tart cannot put {inner.target} into another mount, {outer.target}",
+                    "name a target beside it",
                 )
         return None
 
