@@ -33,6 +33,8 @@ def test_streams_codes_and_directories(shared: Simulator) -> None:
             assert (ended.code, ended.signal, err) == (137, 9, "")
             assert await shell(s, 'printf %s "$ODD"') == ODD.replace("\udcff", "\ufffd")
             assert await shell(s, 'printf %s "$ODD"', env={"ODD": "mine"}) == "mine"
+            assert await shell(s, "echo $l; env | grep claw; :", env={"l": "long"}) == "long\n"
+            assert (await output(s, "say"))[0].code == 127
             assert await shell(s, "pwd", workdir="/tmp") == "/tmp\n"
             assert await shell(s, "pwd") == "/Users/admin\n"
             assert "/opt/homebrew/bin" in await shell(s, "echo $PATH")

@@ -24,19 +24,19 @@ LONGEST: Final = 65_536
 """Bytes before our line after which it does not come any more."""
 
 _COMMAND: Final = """
-say() {{ printf '%s\\n' "{token} $1" >&{channel}; }}
-cd {workdir} 2>/dev/null || {{ say workdir; exit 126; }}
+claw_say() {{ printf '%s\\n' "{token} $1" >&{channel}; }}
+cd {workdir} 2>/dev/null || {{ claw_say workdir; exit 126; }}
 set -- {argv}
 case $1 in
 */*)
-    [ -e "$1" ] || {{ say missing; exit 127; }}
-    [ -x "$1" ] && [ ! -d "$1" ] || {{ say denied; exit 126; }} ;;
+    [ -e "$1" ] || {{ claw_say missing; exit 127; }}
+    [ -x "$1" ] && [ ! -d "$1" ] || {{ claw_say denied; exit 126; }} ;;
 *)
-    command -v -- "$1" >/dev/null || {{ say missing; exit 127; }} ;;
+    command -v -- "$1" >/dev/null || {{ claw_say missing; exit 127; }} ;;
 esac
-say started
-unset -f say
-unset l OLDPWD
+claw_say started
+unset -f claw_say
+unset OLDPWD
 exec "$@"
 """
 
@@ -64,7 +64,8 @@ def command(
         token: what the line begins with; the command does not know it.
         terminal: whether standard output is one, where that line is said then.
     """
-    lines = [] if "PATH" in env else [f'PATH="{BREW}:$HOME/.local/bin:$PATH"']
+    lines = ["unset l"]  # of `READER`, and maybe of the environment
+    lines += [] if "PATH" in env else [f'PATH="{BREW}:$HOME/.local/bin:$PATH"']
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     where = '"$HOME"' if workdir is None else shlex.quote(workdir)
     return "\n".join(lines) + _COMMAND.format(
