@@ -231,6 +231,7 @@ class Scarce(claw_core.Runtime):
     """A runtime whose machine is full for a while."""
 
     full = 0
+    amount = 1
     started: ClassVar[list[str]] = []
     there: ClassVar[set[str]] = set()
 
@@ -239,7 +240,7 @@ class Scarce(claw_core.Runtime):
 
     async def assess(self, spec: claw_core.Spec) -> claw_core.Assessment:
         return claw_core.Assessment(
-            claw_core.Isolation.VM, slots=(Claim("one"),), dies_with_owner=True
+            claw_core.Isolation.VM, slots=(Claim("one", self.amount),), dies_with_owner=True
         )
 
     async def prepare(self, instance: claw_core.Instance) -> None:
@@ -319,6 +320,16 @@ def test_a_machine_that_is_full_is_asked_again_with_a_new_instance(
     assert Scarce.started[-1] == name
     assert [text.partition(":")[0] for text in told] == ["waiting for others to end"] * 2
     assert (Scarce.there, left(tmp_path)) == (set(), [])
+
+
+def test_what_the_machine_can_never_have_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scarce, "amount", 2)
+    told: list[str] = []
+    with pytest.raises(CapacityExhausted, match="2 of one are needed, and there are 1"):
+        asyncio.run(session(tmp_path, 3600, told))
+    assert told == []
 
 
 def test_a_machine_that_stays_full_is_told_in_time(

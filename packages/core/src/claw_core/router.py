@@ -369,6 +369,8 @@ class Router:
             try:
                 return await session.__aenter__()
             except CapacityExhausted as error:
+                if error.phase is None:
+                    raise  # of the queue itself: it has waited long enough, or would for ever
                 if time.monotonic() - started > session.deadlines.capacity:
                     raise
                 self._listener(events.Notice(f"waiting for others to end: {error}"))
