@@ -82,6 +82,27 @@ def test_what_passes_is_overcome(
     nothing_is_left(world, state)
 
 
+def test_a_base_that_runs_or_is_suspended_is_cloned_all_the_same(
+    world: Simulator, state: Path
+) -> None:
+    said: list[str] = []
+    running = world.run(worlds.BASE, "--suspendable")
+    world.address(worlds.BASE)
+    assert run(once(world, listener=lambda event: said.append(str(event)))) == "hi\n"
+    assert any("is running: its clones have" in text for text in said)
+    assert world.tart("suspend", worlds.BASE).returncode == 0
+    running.communicate(timeout=30)
+    assert run(once(world)) == "hi\n"
+    nothing_is_left(world, state)
+
+
+def test_a_tart_directory_that_cannot_be_used_is_told(world: Simulator, state: Path) -> None:
+    (world.home / ".claw-clone").mkdir()
+    with pytest.raises(RuntimeFault, match=f"cannot use {world.home}: Is a directory"):
+        run(once(world))
+    nothing_is_left(world, state)
+
+
 @pytest.mark.parametrize(
     ("verb", "kind", "error", "why", "remedy"),
     [

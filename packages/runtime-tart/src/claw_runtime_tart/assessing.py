@@ -62,6 +62,7 @@ async def assess(tart: Tart, settings: Settings, spec: Spec) -> Assessment | Ref
     # What is still to be pulled may be anything; so it counts as macOS.
     config = await in_thread(vms.config, path) if path else {"os": "darwin"}
     known = await in_thread(Identity.load, path) if path else None
+    running = path is not None and await in_thread(vms.holder, path) is not None
     return Assessment(
         isolation=Isolation.VM,
         axes=Axes(
@@ -73,7 +74,7 @@ async def assess(tart: Tart, settings: Settings, spec: Spec) -> Assessment | Ref
         ),
         network="none" if spec.network == "none" else "default",
         slots=_claims(config, settings, spec),
-        notes=tuple(_notes(settings, spec, shares, known, image)),
+        notes=tuple(_notes(settings, spec, shares, known, image, running=running)),
         terminal=settings.transport != "agent",
     )
 
@@ -104,7 +105,13 @@ def _memory() -> int:
 
 
 def _notes(
-    settings: Settings, spec: Spec, shares: Shares, known: Identity | None, image: str
+    settings: Settings,
+    spec: Spec,
+    shares: Shares,
+    known: Identity | None,
+    image: str,
+    *,
+    running: bool,
 ) -> list[str]:
     notes = []
     if known is None and settings.transport != "agent":
@@ -112,6 +119,8 @@ def _notes(
             f"{image} was not prepared by claw: its guests cannot be told from others, and let in "
             "whoever knows the password"
         )
+    if running:
+        notes.append(f"{image} is running: its clones have what it has written so far")
     if spec.network != "none" and not settings.allow:
         notes.append("the guest can reach this host's services and its local network")
     notes += [

@@ -28,8 +28,13 @@ CALL_TIMEOUT: Final = 30.0
 INSTALL: Final = "brew install openai/tools/tart"
 PASSWORD: Final = "TART_VM_PASSWORD"  # noqa: S105 - the name of one
 
-_GONE: Final = "because there is no such file"
-"""A virtual machine was deleted during the walk over all of them: the call can be repeated."""
+_TRANSIENT: Final = (
+    "because there is no such file",
+    "doesn’t exist",  # noqa: RUF001 - as macOS writes it
+    "Truncated(",
+)
+"""A virtual machine or a temporary directory went, or a file was being written: the same call can
+succeed a moment later."""
 
 
 class TartError(RuntimeFault):
@@ -52,7 +57,7 @@ class TartError(RuntimeFault):
     @property
     def transient(self) -> bool:
         """Whether the same call can succeed a moment later."""
-        return _GONE in self.said or "Truncated(" in self.said
+        return self.code == 1 and any(text in self.said for text in _TRANSIENT)
 
 
 class GuestLost(RuntimeFault):

@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from claw_core import lifeline
 from claw_core.errors import DeadlineExceeded, RuntimeFault
 from claw_core.host import Host
 from claw_core.model import IO, Resources
@@ -62,7 +63,8 @@ class Cloner:
                     mutates=True,
                     timeout=CLONE_TIMEOUT,
                 )
-                if not done.code and directory.config(name):
+                made = await in_thread(directory.config, name)
+                if made and not done.code:
                     return
                 error = TartError(done, f"clone {source}")
                 if not error.transient or attempt == ATTEMPTS:
@@ -123,8 +125,17 @@ async def _alone(tart: Tart) -> AsyncIterator[None]:
 
     Raises:
         DeadlineExceeded: others were at it for too long.
+        RuntimeFault: Tart's directory cannot be used.
     """
-    descriptor = await in_thread(_open, tart)
+    path = tart.home / ".claw-clone"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        descriptor = lifeline.open_kept(lambda: os.open(path, flags, 0o600))
+    except OSError as error:
+        raise RuntimeFault(
+            f"cannot use {tart.home}: {error.strerror}",
+            remedy="see whether its disk is full, and whose directory it is",
+        ) from error
     try:
         try:
             async with asyncio.timeout(CLONE_TIMEOUT):
@@ -137,12 +148,7 @@ async def _alone(tart: Tart) -> AsyncIterator[None]:
             ) from None
         yield
     finally:
-        os.close(descriptor)
-
-
-def _open(tart: Tart) -> int:
-    tart.home.mkdir(exist_ok=True)
-    return os.open(tart.home / ".claw-clone", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lifeline.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

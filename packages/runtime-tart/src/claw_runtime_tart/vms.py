@@ -62,15 +62,8 @@ class Directory:
         return config(self.path(name))
 
     def holder(self, name: str) -> int | None:
-        """The process that runs a machine; None when nobody does.
-
-        POSIX locks go when their owner closes any descriptor of the file; ours hold nothing.
-        """
-        try:
-            with (self.path(name) / FILES[0]).open("r+b") as file:
-                return holder(file.fileno())
-        except OSError:
-            return None
+        """The process that runs a local machine; see the function."""
+        return holder(self.path(name))
 
     def remove(self, name: str) -> None:
         """Remove what is left of a machine that nobody runs, and Tart does not delete.
@@ -91,7 +84,20 @@ def config(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def holder(descriptor: int) -> int | None:
+def holder(path: Path) -> int | None:
+    """The process that runs the machine in a directory; None when nobody does.
+
+    It is 0 or negative where the system cannot tell who it is. POSIX locks go when their owner
+    closes any descriptor of the file; ours hold nothing.
+    """
+    try:
+        with (path / FILES[0]).open("r+b") as file:
+            return _locker(file.fileno())
+    except OSError:
+        return None
+
+
+def _locker(descriptor: int) -> int | None:
     """The process that has a write lock on an open file; never this one."""
     if sys.platform == "darwin":
         ask = struct.pack(_FLOCK, 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
