@@ -13,6 +13,8 @@ import pytest
 from claw_core.errors import DeadlineExceeded, RuntimeFault, SpentInstance
 from claw_core.model import Control, Resize, Signal
 from claw_runtime_tart import ssh
+from claw_runtime_tart.remote import HELD, Remote
+from runtime_tart import worlds
 from runtime_tart.support import gather, output, run, session, shell
 from simulators.tart.world import Simulator
 
@@ -82,6 +84,47 @@ def test_much_goes_in_and_out_unchanged(shared: Simulator) -> None:
 
             await s.run(["cat"], stdin=data, stdout=sink)
             assert got.hexdigest() == hashlib.sha256(data).hexdigest()
+
+    run(work())
+
+
+def test_a_slow_reader_gets_everything_and_memory_stays_small(
+    shared: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = 0
+
+    class Watched(Remote):
+        def data_received(self, data: bytes, datatype: int | None) -> None:
+            nonlocal held
+            super().data_received(data, datatype)
+            waiting = getattr(self._channel, "_recv_buf", ())  # asyncssh's own
+            held = max(held, self._held + sum(len(chunk) for chunk, _ in waiting))
+
+    monkeypatch.setattr(ssh, "Remote", Watched)
+    got = 0
+
+    async def slow(data: bytes) -> None:
+        nonlocal got
+        got += len(data)
+        await asyncio.sleep(0.001)
+
+    async def work() -> None:
+        async with session(shared) as s:
+            assert (await s.run(["head", "-c", "40000000", "/dev/zero"], stdout=slow)).code == 0
+
+    run(work())
+    assert got == 40_000_000
+    assert held < 4 * HELD
+
+
+def test_commands_beyond_what_a_server_takes_wait(world: Simulator) -> None:
+    configuration = world.disk(worlds.BASE) / "etc/ssh/sshd_config"
+    configuration.write_text(f"MaxSessions 2\n{configuration.read_text()}")
+
+    async def work() -> None:
+        async with session(world) as s:
+            found = await gather(*(shell(s, f"sleep 0.1; echo {n}") for n in range(12)))
+            assert [int(out) for out in found] == [*range(12)]
 
     run(work())
 

@@ -18,14 +18,18 @@ from claw_core.tasks import persist, stop
 from claw_runtime_tart import guest
 from claw_runtime_tart.cli import GuestLost
 from claw_runtime_tart.reached import DRAIN, LEFT
+from claw_runtime_tart.remote import STDERR, STDOUT, Remote
 
 CHANNELS: Final = 8
 """Commands at a time on one connection; OpenSSH's server takes ten sessions, and one more is ours
 while it brings a program to a terminal."""
 GRACE: Final = 2.0
 """Seconds that a command has to end after each of SIGTERM and SIGKILL."""
+CLOSING: Final = 1.0
+"""Seconds for the server to close a channel, so that it does not count when the next is opened."""
+OPENING: Final = 10.0
+"""Seconds in which a server that has no channel left may have one again."""
 TERMINAL: Final = "xterm-256color"
-_CHUNK: Final = 1 << 16
 _FIFO: Final = "mkfifo -m 600 {0} 2>/dev/null; test -p {0} && exec cat > {0}"
 _FROM_FIFO: Final = (
     "exec /bin/sh -c 'mkfifo -m 600 {0} 2>/dev/null; "
@@ -69,14 +73,14 @@ class Connection:
                     if not process.over.is_set():
                         await persist(_kill(process))
                 finally:
-                    process.close()
+                    await persist(process.close(CLOSING))
             return _exit(process)
 
     async def close(self) -> None:
         """Close it; the guest ends anyway."""
         self._connection.abort()
 
-    async def _open_terminal(self, line: bytes, token: str, terminal: Resize) -> _Process:
+    async def _open_terminal(self, line: bytes, token: str, terminal: Resize) -> Remote:
         """Start a program with a terminal, which would show its line to the user, and cut it.
 
         So a pipe brings that; it is not on the guest's disk either.
@@ -91,8 +95,8 @@ class Connection:
                     term_size=(terminal.columns, terminal.rows),
                     request_pty="force",
                 )
-                bringing.stdin.write(line)
-                bringing.stdin.write_eof()
+                await bringing.write(line)
+                bringing.write_eof()
                 over = [asyncio.create_task(one.over.wait()) for one in (bringing, process)]
                 try:
                     await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
@@ -101,48 +105,32 @@ class Connection:
                 finally:
                     await persist(stop(over))
             finally:
-                bringing.close()
+                await persist(bringing.close(CLOSING))
         return process
 
-    async def _open(self, remote: str, **options: Any) -> _Process:
-        try:
-            _, process = await self._connection.create_session(
-                _Process, remote, encoding=None, **options
-            )
-        except (OSError, asyncssh.Error) as error:
-            raise _lost(error) from error
-        assert isinstance(process, _Process)
-        return process
-
-
-class _Process(asyncssh.SSHClientProcess[bytes]):
-    """A remote process that tells at once when it has ended, whoever still has its output open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.over = asyncio.Event()
-
-    def exit_status_received(self, status: int) -> None:
-        """See asyncssh."""
-        super().exit_status_received(status)
-        self.over.set()
-
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
-        """See asyncssh."""
-        super().exit_signal_received(signal, core_dumped, msg, lang)
-        self.over.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncssh."""
-        super().connection_lost(exc)
-        self.over.set()
+    async def _open(self, remote: str, **options: Any) -> Remote:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + OPENING
+        while True:
+            try:
+                _, process = await self._connection.create_session(
+                    Remote, remote, encoding=None, **options
+                )
+            except (OSError, asyncssh.Error) as error:
+                if not isinstance(error, asyncssh.ChannelOpenError) or loop.time() > until:
+                    raise _lost(error) from error
+                await asyncio.sleep(0.05)  # the server has closed some, and counts them yet
+            else:
+                assert isinstance(process, Remote)
+                return process
 
 
 @attrs.define(eq=False)
 class _Output:
     """One stream of output on its way to its sink."""
 
-    _stream: asyncssh.SSHReader[bytes]
+    _process: Remote
+    _stream: int | None
     _sink: Sink
     _rest: float | None = None
     _left: int = attrs.field(factory=lambda: LEFT)
@@ -155,8 +143,8 @@ class _Output:
             started = loop.time()
             try:
                 async with asyncio.timeout(self._rest) as self._reading:
-                    data = await self._stream.read(_CHUNK)
-            except (OSError, asyncssh.Error):  # too late, or lost, which its end tells
+                    data = await self._process.read(self._stream)
+            except TimeoutError:
                 return
             finally:
                 self._reading = None
@@ -174,13 +162,13 @@ class _Output:
             self._reading.reschedule(asyncio.get_running_loop().time() + DRAIN)
 
 
-async def _attend(process: _Process, io: IO) -> None:
+async def _attend(process: Remote, io: IO) -> None:
     """Move the streams of a process until it has ended, and its output with it."""
-    outputs = _Output(process.stdout, io.stdout), _Output(process.stderr, io.stderr)
+    outputs = _Output(process, STDOUT, io.stdout), _Output(process, STDERR, io.stderr)
     pumps = [asyncio.create_task(output.pump()) for output in outputs]
     over = asyncio.create_task(process.over.wait())
     others = [
-        asyncio.create_task(_feed(process.stdin, io.stdin)),
+        asyncio.create_task(_feed(process, io.stdin)),
         asyncio.create_task(_control(process, io.control)),
     ]
     tasks: list[asyncio.Task[Any]] = [*pumps, over, *others]
@@ -197,39 +185,35 @@ async def _attend(process: _Process, io: IO) -> None:
         await persist(stop(tasks))
 
 
-async def _feed(stream: asyncssh.SSHWriter[bytes], chunks: AsyncIterator[bytes] | None) -> None:
+async def _feed(process: Remote, chunks: AsyncIterator[bytes] | None) -> None:
     if chunks is None:
         return
     async for chunk in chunks:  # one that fails is the caller's failure
         try:
-            stream.write(chunk)
-            await stream.drain()
-        except (OSError, asyncssh.Error):
+            await process.write(chunk)
+        except OSError:
             return  # it does not want it: its exit code says what it thinks of that
-    with contextlib.suppress(OSError, asyncssh.Error):
-        stream.write_eof()
+    process.write_eof()
 
 
-async def _control(process: _Process, control: AsyncIterator[Control] | None) -> None:
+async def _control(process: Remote, control: AsyncIterator[Control] | None) -> None:
     if control is None:
         return
     async for message in control:
-        with contextlib.suppress(OSError):  # it has just ended
-            if isinstance(message, Resize):
-                process.change_terminal_size(message.columns, message.rows)
-            else:
-                process.send_signal(signal.Signals(message.number).name.removeprefix("SIG"))
+        if isinstance(message, Resize):
+            process.resize(message.columns, message.rows)
+        else:
+            process.send_signal(signal.Signals(message.number).name.removeprefix("SIG"))
 
 
-async def _kill(process: _Process) -> None:
+async def _kill(process: Remote) -> None:
     """End a command's process group.
 
     Raises:
         SpentInstance: always, since nothing proves that no descendant has left the group.
     """
     for name in ("TERM", "KILL"):
-        with contextlib.suppress(OSError):
-            process.send_signal(name)
+        process.send_signal(name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await process.over.wait()
@@ -240,14 +224,15 @@ async def _kill(process: _Process) -> None:
     )
 
 
-def _exit(process: _Process) -> Exit:
-    found = process.exit_signal
-    if found is not None:
-        number = int(getattr(signal, f"SIG{found[0]}", signal.SIGKILL))
-        return Exit(128 + number, signal=number)
-    if process.exit_status is None:
+def _exit(process: Remote) -> Exit:
+    if process.lost:
         raise _lost(None)
-    return Exit(process.exit_status & 0xFF)
+    if process.signal is not None:
+        number = int(getattr(signal, f"SIG{process.signal}", signal.SIGKILL))
+        return Exit(128 + number, signal=number)
+    if process.status is None:
+        raise _lost(None)
+    return Exit(process.status & 0xFF)
 
 
 def _lost(error: BaseException | None) -> GuestLost:
