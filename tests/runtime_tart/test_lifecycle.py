@@ -338,6 +338,8 @@ def test_other_ways_into_a_guest(shared: Simulator, transport: str, tmp_path: Pa
             ended, out, _ = await output(s, "sh", "-c", program)
             assert (ended.code, out) == (4, "said\n")
             assert (await output(s, "cat", stdin=None))[1] == ""
+            ended, _, _ = await output(s, "sh", "-c", "sleep 0.1; exit 3", stdin=b"x" * 20_000_000)
+            assert ended.code == 3
             await s.upload(tmp_path / "file", "/tmp/up")
             assert await shell(s, "cat /tmp/up") == "up"
 

@@ -143,9 +143,11 @@ class Stream:
         self.reading = bool(data)
 
     def _write(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            sent = self.connection.send(self.outgoing, socket.MSG_DONTWAIT)
+        try:
+            sent = self.connection.send(self.outgoing, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             self.outgoing = self.outgoing[sent:]
+        except ConnectionError:  # the command has ended; how is still to be read
+            self.outgoing, self.reading = b"", False
 
     def _receive(self) -> int | None:
         try:
