@@ -26,8 +26,8 @@ PAUSE: Final = 0.05
 """Seconds between two looks at the leases: another program writes them, which is no event here."""
 LATE: Final = 10.0
 """Seconds after which Tart is asked as well: a guest may have told the server another identity."""
-WAIT: Final = 15
-"""Seconds that one `tart ip` waits, and looks once in every one of them."""
+WAIT: Final = 3
+"""Seconds that one `tart ip` waits, and may outlive us; it looks once in every one of them."""
 STEPS: Final = (0.0, 0.25, 0.5, 0.75)
 """Seconds after which it is begun where it is all that there is, so that it does not look late."""
 _ENTRY: Final = re.compile(r"\{(.*?)\}", re.DOTALL)
