@@ -7,6 +7,8 @@ import io
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +19,7 @@ import pytest
 
 from claw_core import archive
 from claw_core.errors import ArchiveError, ConfigError
+from claw_core.staging import Stage
 from claw_core.unpack import unpacking
 
 
@@ -53,6 +56,43 @@ def tar(*members: bytes) -> bytes:
 
 
 TOP = member("top", tarfile.DIRTYPE)
+
+
+def test_what_the_dead_have_left_goes_with_the_next(tmp_path: Path) -> None:
+    living = Stage(tmp_path)
+    living.open()
+    (living.path / "file").touch()
+    dead = tmp_path / ".claw-0123456789abcdef.partial"
+    (dead / "deep").mkdir(parents=True)
+    for name in (".claw-0.partial", ".claw-0123456789abcdeg.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".claw-fedcba9876543210.partial").symlink_to(tmp_path / "..")
+    before = set(os.listdir(tmp_path))
+    unpacked(tar(TOP), tmp_path / "final")
+    assert set(os.listdir(tmp_path)) == (before - {dead.name}) | {"final"}
+    assert os.listdir(living.path) == ["file"]
+    living.close()
+    living.close()
+    assert not living.path.exists()
+
+
+def test_a_stage_goes_whatever_may_be_written_in_it(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from claw_core.staging import Stage\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "stage = Stage(Path(sys.argv[1])); stage.open()\n"
+        "(stage.path / 'deep' / 'inner').mkdir(parents=True); (stage.path / 'deep/file').touch()\n"
+        "(stage.path / 'out').symlink_to('/tmp')\n"
+        "os.chmod(stage.path / 'deep/inner', 0); os.chmod(stage.path / 'deep', 0o500)\n"
+        "stage.close(); print(os.listdir(sys.argv[1]))\n"
+    )
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(folder.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], check=True, capture_output=True
+    )
+    assert done.stdout == b"[]\n"
 
 
 def test_a_tree_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ import attrs
 from claw_core.archive import BLOCK, CHUNK, DIRECTORY, ENCODING, shown
 from claw_core.errors import ArchiveError
 from claw_core.model import Sink
+from claw_core.staging import Stage
 from claw_core.tasks import in_thread
 
 LIMIT: Final = 64 << 30
@@ -122,8 +121,7 @@ class Unpacker:
         self._complete = False
         self._failure: ArchiveError | None = None
         self._buffer = bytearray()
-        self._stage = f".claw-{secrets.token_hex(8)}.partial"
-        self._parent = self._root = -1
+        self._stage = Stage(self._final.parent)
         self._parser = self._parse()
 
     def begin(self) -> None:
@@ -135,10 +133,7 @@ class Unpacker:
         self._guarded(self._begin)
 
     def _begin(self) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        self._parent = os.open(self._final.parent, flags)
-        os.mkdir(self._stage, 0o700, dir_fd=self._parent)
-        self._root = os.open(self._stage, DIRECTORY, dir_fd=self._parent)
+        self._stage.open()
         next(self._parser)
 
     def feed(self, data: bytes) -> None:
@@ -161,13 +156,7 @@ class Unpacker:
         """Remove everything that is not in its place; may be called at any time, and again."""
         self._parser.close()
         self._failure = self._failure or ArchiveError("the archive was given up")
-        if self._parent >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self._stage, dir_fd=self._parent)
-        for descriptor in (self._root, self._parent):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._parent = self._root = -1
+        self._stage.close()
 
     def _guarded(self, step: Callable[[], object]) -> None:
         if self._failure is not None:
@@ -348,7 +337,7 @@ class Unpacker:
     @contextlib.contextmanager
     def _folder(self, path: tuple[str, ...]) -> Iterator[int]:
         """Open a directory of the archive step by step, creating what no member has announced."""
-        folder = os.dup(self._root)
+        folder = os.dup(self._stage.descriptor)
         try:
             for depth in range(1, len(path) + 1):
                 here = path[:depth]
@@ -382,7 +371,12 @@ class Unpacker:
         self._member = str(self._final)
         if self._kinds[top] == "directory" and os.path.lexists(self._final):
             raise ArchiveError(f"{self._final} exists", remedy="remove it, or name another one")
-        os.rename(self._name, self._final.name, src_dir_fd=self._root, dst_dir_fd=self._parent)
+        os.rename(
+            self._name,
+            self._final.name,
+            src_dir_fd=self._stage.descriptor,
+            dst_dir_fd=self._stage.parent,
+        )
 
     def _contained(self, path: tuple[str, ...], target: str) -> bool:
         """Whether a link stays below the top at every step, through the other links it meets."""
@@ -402,8 +396,8 @@ class Unpacker:
             if here[:1] != [self._name] or links < 0:
                 return False
         # The file system has the last word: it may take names for equal that we take for different.
-        stage = os.path.realpath(self._final.parent / self._stage / self._name)
-        real = os.path.realpath(self._final.parent / self._stage / Path(*path))
+        stage = os.path.realpath(self._stage.path / self._name)
+        real = os.path.realpath(self._stage.path / Path(*path))
         return real == stage or real.startswith(stage + os.sep)
 
 

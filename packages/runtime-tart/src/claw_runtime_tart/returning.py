@@ -7,7 +7,6 @@ import ctypes
 import errno
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 import attrs
 
 from claw_core.model import Sink
+from claw_core.staging import Stage
 from claw_core.tasks import in_thread
 from claw_core.unpack import unpacking
 
@@ -56,20 +56,21 @@ async def replace(
         ArchiveError: the stream is damaged or unsafe.
         OSError: it cannot be put there.
     """
-    token = secrets.token_hex(6)
-    fresh = target.with_name(f".{target.name}-{token}")
+    stage = Stage(target.parent)
     try:
+        await in_thread(stage.open)
+        fresh = stage.path / target.name
         async with unpacking(fresh, name, as_is=True) as sink:
             await download(sink)
         now = await in_thread(state, fresh)
         await in_thread(_place, fresh, target)
         if not await in_thread(os.path.lexists, fresh) or await in_thread(state, fresh) == expected:
             return Replaced(now, None)
-        kept = target.with_name(f"{target.name}.{token}")
+        kept = target.with_name(f"{target.name}.{secrets.token_hex(6)}")
         await in_thread(fresh.rename, kept)
         return Replaced(now, kept)
     finally:
-        await in_thread(_remove, fresh)
+        await in_thread(stage.close)
 
 
 def state(path: Path) -> int:
@@ -119,10 +120,3 @@ def _place(fresh: Path, target: Path) -> None:
         raise OSError(errno.EEXIST, "a file would come in the place of a directory, or it in its")
     else:
         swap(fresh, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
