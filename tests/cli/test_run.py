@@ -75,6 +75,21 @@ def test_a_command_that_does_not_read_its_stdin_ends_all_the_same() -> None:
     assert claw("run", "--", "true", stdin=b"x" * (8 << 20)).returncode == 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_has_closed_are_empty(closed: str, state: Path) -> None:
+    program = ("sh", "-c", "cat; echo out; echo err >&2; exit 4")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *CLAW, "run", "-q", "--", *program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    out = b"" if ">" in closed.replace("2>", "") else b"out\n"
+    err = b"" if "2>" in closed else b"err\n"
+    assert (done.returncode, done.stdout, done.stderr) == (4, out, err)
+    assert entries(state) == []
+
+
 def test_dev_stdout_can_be_opened() -> None:
     done = claw("run", "--", "sh", "-c", "echo hello > /dev/stdout")
     assert (done.returncode, done.stdout) == (0, b"hello\n")
