@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +335,41 @@ def test_a_guest_agent_that_never_answers_is_told(
     settings = {"transport": transport, "ssh_timeout": 1}
     with pytest.raises(DeadlineExceeded, match="the guest agent did not answer within 1 s"):
         run(once(world, settings=settings))
+    nothing_is_left(world, state)
+
+
+def test_an_address_that_is_known_no_more_is_tried_again(
+    world: Simulator, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock has jumped, or the server has lost its leases."""
+    monkeypatch.setattr(connecting, "LOOK_AGAIN", 0.1)
+    world.knobs(t_ssh=1.5)
+    world.fault("run", "no agent")
+
+    async def work() -> None:
+        lost = asyncio.create_task(asyncio.to_thread(forget))
+        assert await once(world, settings={"ssh_timeout": 15}) == "hi\n"
+        await lost
+
+    def forget() -> None:
+        assert eventually(lambda: world.leases.exists() and bool(world.leases.read_text()), 20)
+        time.sleep(0.1)
+        world.leases.write_text("")
+
+    run(work())
+    nothing_is_left(world, state)
+
+
+@pytest.mark.parametrize("home", ["with space", "relative"])
+def test_where_tart_keeps_its_machines_may_be_named_in_many_ways(
+    world: Simulator, state: Path, tmp_path: Path, home: str
+) -> None:
+    link = tmp_path / "a  b"
+    link.symlink_to(world.home)
+    named = str(link) if home == "with space" else os.path.relpath(world.home)
+    env = {"TART_HOME": named, "CLAW_FAILPOINT": "tart.ready=kill"}
+    assert claw("run", "-q", "-r", "tart", "--", "true", env=env).returncode == -9
+    assert eventually(lambda: entries(state) == [], 30)
     nothing_is_left(world, state)
 
 

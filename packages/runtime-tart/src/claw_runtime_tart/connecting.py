@@ -8,6 +8,7 @@ before they answer, and more with every attempt.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import sys
@@ -118,7 +119,10 @@ async def connect(
         await asyncio.sleep(pause)
         pause = min(PAUSES[1], pause * 1.5)
         if loop.time() - since > LOOK_AGAIN:
-            address, since = await find(), loop.time()
+            with contextlib.suppress(TimeoutError):  # then it is what it was
+                async with asyncio.timeout(LOOK_AGAIN):
+                    address = await find()
+            since = loop.time()
 
 
 async def tunnel(command: tuple[str, ...], credentials: Credentials) -> Connection:
