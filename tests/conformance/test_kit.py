@@ -13,7 +13,8 @@ import pytest
 from claw_core.testing.contract import kills, verdict
 from claw_core.testing.contract.bench import Bench
 from claw_core.testing.contract.case import Case
-from cli.support import eventually
+from cli.support import eventually, marked
+from conformance.bad import LeakingOnCancel
 from conformance.good import Good
 from conformance.plugins import installed
 
@@ -76,6 +77,16 @@ def test_its_processes_end_with_it(tmp_path: Path) -> None:
         pid = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         assert eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_the_payload_of_a_runtime_that_forgets_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path / "site", monkeypatch, bad=LeakingOnCancel)
+    case = Case("bad", tmp_path, {"place": str(tmp_path / "instances")}, place=None)
+    with Bench.open(case) as bench:
+        assert bench.examine("a_cancelled_command_is_gone") is not None
+    assert eventually(lambda: not marked(f"{tmp_path}/heart/"))
 
 
 def test_what_fails_outside_of_every_hook_is_blamed_on_none(tmp_path: Path) -> None:

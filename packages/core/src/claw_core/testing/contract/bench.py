@@ -23,6 +23,7 @@ from claw_core.testing.contract import (
 )
 from claw_core.testing.contract import teardown as teardowns
 from claw_core.testing.contract.case import Case
+from claw_core.testing.contract.heart import Heart
 from claw_core.testing.contract.nursery import Child, Job, Nursery, NurseryGone
 from claw_core.testing.contract.verdict import ENDS, STAYS, Broken, Verdict
 
@@ -71,7 +72,7 @@ class Bench:
         """Hold one check against the runtime, and return the promise that it found broken.
 
         It returns within the deadline of the check and some seconds; what the runtime leaves behind
-        is reaped once more, as far as the runtime can.
+        is reaped once more, as far as the runtime can, and the kit's own payload ends by itself.
         """
         check = CHECKS[name]
         self.case.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,6 +83,7 @@ class Bench:
                 check(self)
         except Broken as error:
             self._clean()
+            Heart.stop_all(self.case.directory)
             return Verdict.of(check, error)
         return None
 

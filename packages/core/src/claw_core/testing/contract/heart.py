@@ -19,8 +19,10 @@ WINDOW: Final = 8 * PERIOD
 """Seconds for which a heart must stand still."""
 _PATIENCE: Final = 15.0
 
+_STOP: Final = "stop"
 _PROGRAM: Final = f"""
-beat='trap "" TERM HUP INT; while echo >> "$0" || exit; do sleep {PERIOD}; done'
+beat='trap "" TERM HUP INT
+while [ ! -e "${{0%/*}}/{_STOP}" ] && echo >> "$0" || exit; do sleep {PERIOD}; done'
 for number in 1 2; do (sh -c "$beat" "$1/$number" < /dev/null > /dev/null 2>&1 &) ; done
 if command -v setsid > /dev/null
 then (setsid sh -c "$beat" "$1/3" < /dev/null > /dev/null 2>&1 &)
@@ -83,6 +85,12 @@ class Heart:
             if time.monotonic() > limit:
                 raise Broken("its command never wrote to its writable mount", hook="execute")
             await asyncio.sleep(PERIOD / 5)
+
+    @staticmethod
+    def stop_all(directory: Path) -> None:
+        """Let the hearts below a directory end that a runtime forgets; on a mount they see it."""
+        for beats in directory.glob("*/[0-3]"):
+            beats.with_name(_STOP).touch()
 
     async def stopped(self) -> bool:
         """Whether it stands still, seen for many periods."""
