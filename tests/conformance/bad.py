@@ -304,6 +304,15 @@ class Hoarding(Good):
         return work.result()
 
 
+class IgnoringReaders(Good):
+    async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
+        async def tried(data: bytes) -> None:
+            with contextlib.suppress(Exception):
+                await io.stdout(data)
+
+        return await super().execute(instance, command, attrs.evolve(io, stdout=tried))
+
+
 class DeafToSignals(Good):
     async def execute(self, instance: Instance, command: Command, io: IO) -> Exit:
         return await super().execute(instance, command, attrs.evolve(io, control=None))

@@ -61,6 +61,7 @@ FOUND = [
     ("WaitingForInput", "input_nobody_reads_is_not_waited_for", "execute", verdict.ENDS),
     ("LosingTails", "no_tail_is_lost", "execute", None),
     ("Hoarding", "a_slow_reader_slows_the_command", "execute", None),
+    ("IgnoringReaders", "a_reader_that_fails_ends_the_command", "execute", None),
     ("DeafToSignals", "a_signal_reaches_the_command", "execute", None),
     ("PythonsExitCodes", "a_signal_is_told_as_a_shell_does", "execute", None),
     ("GuessingSignals", "exit_codes_are_the_commands_own", "execute", None),

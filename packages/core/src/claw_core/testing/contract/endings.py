@@ -53,7 +53,7 @@ async def a_command_that_cannot_start_says_why(stage: Stage) -> None:
                 raise Broken(f"the program {program} should give {code}: {done}")
             if not done.exit.reason:
                 raise Broken(f"the program {program} cannot start, and no reason is given: {done}")
-        await _takes_another(live, "a command that could not start")
+        await live.works_on("a command that could not start")
 
 
 @about("execute")
@@ -67,7 +67,7 @@ async def a_cancelled_command_is_gone(stage: Stage) -> None:
             return  # teardown follows, and other checks look at that
         if heart.case.mounts and not await heart.stopped():
             raise Broken("processes of a cancelled command go on writing to a mount")
-        await _takes_another(live, "a command that was cancelled")
+        await live.works_on("a command that was cancelled")
 
 
 @about("execute")
@@ -127,17 +127,6 @@ def deadlines(stage: Stage) -> Deadlines:
     """The deadline of a hook, for each that has one in a session."""
     seconds = stage.case.hook_timeout
     return Deadlines(seconds, seconds, seconds, seconds)
-
-
-async def _takes_another(live: Live, before: str) -> None:
-    """See that a command runs after another one.
-
-    Raises:
-        Broken: it does not.
-    """
-    done = await live.run("echo here")
-    if done.out != b"here\n":
-        raise Broken(f"after {before}: {done}")
 
 
 async def _running(live: Live, heart: Heart) -> asyncio.Task[object]:

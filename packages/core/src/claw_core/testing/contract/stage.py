@@ -79,6 +79,16 @@ class Live:
         )
         return Done(ended, bytes(out.data), bytes(err.data))
 
+    async def works_on(self, after: str) -> None:
+        """See that another command runs after something.
+
+        Raises:
+            Broken: it does not.
+        """
+        done = await self.run("echo here")
+        if done.out != b"here\n":
+            raise Broken(f"after {after}: {done}", hook="execute")
+
     async def home(self) -> str:
         """Where commands can write: their home directory.
 

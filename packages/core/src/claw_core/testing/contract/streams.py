@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from claw_core.capture import Capture
+from claw_core.errors import OutputLimitExceeded, SpentInstance
 from claw_core.model import IO, Command, Signal
 from claw_core.testing.contract.stage import Stage, once
 from claw_core.testing.contract.talk import Talk
@@ -146,6 +148,20 @@ async def a_slow_reader_slows_the_command(stage: Stage) -> None:
 
 
 @about("execute")
+async def a_reader_that_fails_ends_the_command(stage: Stage) -> None:
+    """What a reader raises ends the command, and is raised; the instance works on, or is spent."""
+    async with stage.instance() as live:
+        try:
+            done = await live.run("echo more than is taken; sleep 1", stdout=Capture(limit=4))
+        except SpentInstance:
+            return
+        except OutputLimitExceeded:
+            await live.works_on("a command whose reader has failed")
+        else:
+            raise Broken(f"its reader has failed, and it went on to its end: {done}")
+
+
+@about("execute")
 async def a_signal_reaches_the_command(stage: Stage) -> None:
     """A signal that is sent by `control` reaches the command."""
     program = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
@@ -175,5 +191,6 @@ CHECKS: Final = (
     input_nobody_reads_is_not_waited_for,
     no_tail_is_lost,
     a_slow_reader_slows_the_command,
+    a_reader_that_fails_ends_the_command,
     a_signal_reaches_the_command,
 )
