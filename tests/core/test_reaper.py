@@ -228,11 +228,28 @@ def test_limbo_counts_anew_after_a_reboot_and_after_an_appearance(
     assert ledger.scan()[0].detail["since"] > 0
     lease = ledger.claim(ledger.scan()[0])
     assert lease is not None
+    lease.mark("limbo", boot=vfs.boot_id(), since=vfs.awake_time() + 1e6)  # no clock says that
+    lease.abandon()
+    assert [one.result for one in reap(ledger.state, 0.2)] == ["limbo"]
+    assert ledger.scan()[0].detail["since"] <= vfs.awake_time()
+    lease = ledger.claim(ledger.scan()[0])
+    assert lease is not None
     lease.mark("limbo", boot=vfs.boot_id(), since=0.0)
     lease.abandon()
     model.create(world, name)
     assert [one.result for one in reap(ledger.state, 0.2)] == ["limbo"]
     assert os.listdir(world) == []
+
+
+@pytest.mark.parametrize("clock", ["boottime", "wall_clock"])
+def test_limbo_does_not_count_a_sleep_of_the_machine(
+    ledger: Ledger, world: Path, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan(ledger, world, settle=5.0)
+    assert [one.result for one in reap(ledger.state, 0.2)] == ["limbo"]
+    now = getattr(vfs, clock)
+    monkeypatch.setattr(vfs, clock, lambda: now() + 1e6)
+    assert [one.result for one in reap(ledger.state, 0.2)] == ["limbo"]
 
 
 def test_a_child_in_flight_is_waited_for(ledger: Ledger, world: Path) -> None:

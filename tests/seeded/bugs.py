@@ -132,6 +132,28 @@ BUGS: Final = (
         "core/test_reaper.py::test_limbo_counts_anew_after_a_reboot_and_after_an_appearance",
     ),
     Bug(
+        "the settle time goes on while the machine sleeps",
+        f"{CORE}/teardown.py",
+        "    now, boot = vfs.awake_time(), vfs.boot_id()",
+        "    now, boot = vfs.boottime(), vfs.boot_id()",
+        "core/test_reaper.py::test_limbo_does_not_count_a_sleep_of_the_machine[boottime]",
+    ),
+    Bug(
+        "a settle time may begin in the future",
+        f"{CORE}/teardown.py",
+        " or since > now:",
+        ":",
+        "core/test_reaper.py::test_limbo_counts_anew_after_a_reboot_and_after_an_appearance",
+    ),
+    Bug(
+        "an entry that cannot be removed counts as gone",
+        f"{CORE}/teardown.py",
+        "        except LedgerUnavailable as error:\n            return Outcome(",
+        "        except LedgerUnavailable as error:\n            print(",
+        "properties/test_simulation.py"
+        "::test_nothing_leaks_whatever_happens_at_any_system_call[server-eio]",
+    ),
+    Bug(
         "the lease outlives a quarantine",
         f"{CORE}/teardown.py",
         "    with lease:\n",
