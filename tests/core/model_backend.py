@@ -26,7 +26,7 @@ class ModelRuntime(Runtime):
     """An instance is the directory `<world>/<name>`.
 
     Settings: `world`; `broken`: teardown raises; `deaf`: teardown does nothing; `slow`: seconds
-    that a teardown takes.
+    that a teardown takes; `wide`: the listing is of every installation.
     """
 
     @property
@@ -58,7 +58,9 @@ class ModelRuntime(Runtime):
 
     async def list_instances(self, install: str) -> frozenset[str]:
         return frozenset(
-            name for name in os.listdir(self.world) if name.startswith(f"claw-{install}-")
+            name
+            for name in os.listdir(self.world)
+            if self.settings.get("wide") or name.startswith(f"claw-{install}-")
         )
 
 

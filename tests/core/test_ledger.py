@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from claw_core import durable, failpoints, lifeline, vfs
+from claw_core import durable, failpoints, lifeline, locks, vfs
 from claw_core.entry import State, held
 from claw_core.errors import ConfigError, LedgerUnavailable
 from claw_core.intent import Intent
@@ -387,6 +387,27 @@ def test_an_acquire_that_fails_anywhere_leaves_nothing(
         assert "free some space" in (caught.value.remedy or "")
     assert os.listdir(ledger.directory) == []
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_an_identity_in_use_is_refused(ledger: Ledger) -> None:
+    first = Intent.new(ledger.install, "first")
+    with ledger.acquire(first):
+        with pytest.raises(LedgerUnavailable, match="in use"):
+            ledger.acquire(Intent.new(ledger.install, "second", identity=first.identity))
+        assert [(entry.runtime, entry.alive) for entry in ledger.scan()] == [("first", True)]
+
+
+def test_a_look_does_not_show_what_goes_meanwhile(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, alive = ledger.acquire(Intent.new(ledger.install, "x")), locks.alive
+
+    def later(descriptor: int) -> bool:
+        lease.release()
+        return alive(descriptor)
+
+    monkeypatch.setattr(locks, "alive", later)
+    assert ledger.scan() == []
 
 
 def test_settings_that_are_not_json_are_refused(ledger: Ledger) -> None:

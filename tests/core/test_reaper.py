@@ -65,7 +65,7 @@ def test_unclaimed_instances_are_planned_and_adopted(ledger: Ledger, world: Path
     lost = f"claw-{ledger.install}-0123456789ab"
     for name in (lost, "claw-00000000-0123456789ab"):
         model.create(world, name)
-    reaper = Reaper(ledger, model.resolve, [("model", {"world": str(world)})])
+    reaper = Reaper(ledger, model.resolve, [("model", {"world": str(world), "wide": True})])
     before = sorted(os.listdir(world)), sorted(os.listdir(ledger.directory))
     plans = {plan.name: plan.result for plan in asyncio.run(reaper.plan())}
     assert plans == {dead: "delete", lost: "adopt"}

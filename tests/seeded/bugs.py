@@ -62,6 +62,20 @@ BUGS: Final = (
         "core/test_ledger.py::test_everything_is_durable_before_it_counts",
     ),
     Bug(
+        "an identity is used again",
+        f"{CORE}/ledger.py",
+        "                _require_absent(path)\n",
+        "",
+        "core/test_ledger.py::test_an_identity_in_use_is_refused",
+    ),
+    Bug(
+        "a look shows what is gone",
+        f"{CORE}/ledger.py",
+        "                    if vfs.fstat(descriptor).st_nlink == 0:",
+        "                    if False:",
+        "core/test_ledger.py::test_a_look_does_not_show_what_goes_meanwhile",
+    ),
+    Bug(
         "a torn note is written on",
         f"{CORE}/lease.py",
         '(b"\\n" if self._torn else b"") + ',
@@ -210,6 +224,13 @@ BUGS: Final = (
         "        return [one for name, one in sorted(found.items())]",
         "properties/test_simulation.py"
         "::test_what_is_ours_and_has_no_entry_is_adopted_beside_all_others[server]",
+    ),
+    Bug(
+        "what belongs to others is adopted",
+        f"{CORE}/reaper.py",
+        '                if name.startswith(f"{INSTANCE_PREFIX}-{install}-"):\n',
+        "                if True:\n",
+        "core/test_reaper.py::test_unclaimed_instances_are_planned_and_adopted",
     ),
     Bug(
         "the warden hears what ends its owner",
