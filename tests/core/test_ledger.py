@@ -256,6 +256,17 @@ def test_a_damaged_entry_is_shown_and_kept(ledger: Ledger, world: Path, damage: 
     assert path.exists()
 
 
+def test_a_claim_that_fails_lets_go(ledger: Ledger) -> None:
+    lease = ledger.acquire(Intent.new(ledger.install, "x"))
+    lease.op_lock()
+    lease.abandon()
+    (entry,) = ledger.scan()
+    entry.path.write_text("damaged\n")
+    for _ in range(2):  # the second time it is not this process itself that is at work on it
+        with pytest.raises(LedgerUnavailable, match="cannot be read"):
+            ledger.claim(entry)
+
+
 def test_an_entry_of_another_installation_or_file_is_not_taken_for_ours(
     ledger: Ledger, tmp_path: Path, world: Path
 ) -> None:

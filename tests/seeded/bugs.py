@@ -111,6 +111,13 @@ BUGS: Final = (
         "core/test_reaper.py::test_a_child_in_flight_is_waited_for",
     ),
     Bug(
+        "a claim that fails keeps the op-lock",
+        f"{CORE}/ledger.py",
+        "                if op is not None:\n                    lifeline.close(op)\n",
+        "",
+        "core/test_ledger.py::test_a_claim_that_fails_lets_go",
+    ),
+    Bug(
         "a fork keeps the lease",
         f"{CORE}/lifeline.py",
         "            os.close(descriptor)\n    _kept.clear()",
