@@ -144,9 +144,19 @@ def test_a_fork_that_outlives_the_owner_keeps_neither_lease_nor_op_lock(
     assert verdict == "spent"
 
 
+def test_a_fork_takes_nothing_from_its_parent(ledger: Ledger) -> None:
+    with ledger.acquire(Intent.new(ledger.install, "x")) as lease:
+        lease.op_lock()
+        assert ended(child(lambda: None)) == 0
+        (entry,) = ledger.scan()
+        assert entry.alive
+        assert ledger.claim(entry) is None
+
+
 def _work(lease: Lease, world: Path) -> None:
     """In a forked child every use of the lease is refused, and the numbers are not touched."""
     other = os.open(world, os.O_RDONLY)  # takes over a number that the lease had
+    lifeline.keep(other)
     verdict = "usable"
     try:
         lease.record("a", "b")
@@ -534,6 +544,64 @@ def test_a_sweep_never_makes_an_acquire_fail(ledger: Ledger, world: Path) -> Non
         ledger.acquire(intent(ledger, world)).release()
     assert [ended(pid) for pid in sweepers] == [0, 0]
     assert os.listdir(ledger.directory) == []
+
+
+def test_a_temporary_file_that_was_swept_is_made_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = vfs.flock, set[Path]()
+
+    def late(descriptor: int, operation: int) -> None:
+        if not swept:
+            swept.update(ledger.directory.glob(".tmp-*"))
+            for path in swept:
+                path.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(vfs, "flock", late)
+    ledger.acquire(Intent.new(ledger.install, "x")).release()
+    assert len(swept) == 1
+
+
+def test_a_lock_on_a_file_that_was_replaced_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / "file", vfs.flock
+    path.write_text("old")
+
+    def late(descriptor: int, operation: int) -> None:
+        path.unlink()
+        path.write_text("new")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(vfs, "flock", late)
+    assert locks.lock_existing(path) is None
+    assert path.read_text() == "new"
+
+
+def test_a_file_is_removed_before_its_lock_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unlink, held = tmp_path / "file", vfs.unlink, []
+
+    def seen(path: Path) -> None:
+        looking = os.open(path, os.O_RDONLY)
+        held.append(locks.alive(looking))
+        os.close(looking)
+        unlink(path)
+
+    monkeypatch.setattr(vfs, "unlink", seen)
+    locks.discard(path, locks.create_locked(path))
+    assert held == [True]
+
+
+def test_what_is_written_in_parts_is_whole(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, write = ledger.acquire(Intent.new(ledger.install, "x")), vfs.pwrite
+    monkeypatch.setattr(vfs, "pwrite", lambda file, data, at: write(file, data[:7], at))
+    lease.record("endpoint", "unix:///x")
+    lease.abandon()
+    (entry,) = ledger.scan()
+    assert entry.facts == {"endpoint": "unix:///x"}
 
 
 def test_ten_thousand_entries_are_scanned_quickly(ledger: Ledger, world: Path) -> None:

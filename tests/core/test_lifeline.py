@@ -91,6 +91,31 @@ def test_forking_while_other_threads_open_descriptors_neither_hangs_nor_leaks() 
             thread.join()
 
 
+def test_no_fork_comes_between_the_opening_and_the_keeping_of_a_descriptor() -> None:
+    opening, forked = threading.Event(), threading.Event()
+    opened: list[int] = []
+    codes: list[int] = []
+
+    def opener() -> int:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        opening.set()
+        forked.wait(0.2)  # which lasts the whole time where the fork has to wait
+        return opened[0]
+
+    def fork() -> None:
+        opening.wait()
+        pid = child(lambda: os._exit(int(is_open(opened[0]))))
+        forked.set()
+        codes.append(ended(pid))
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    lifeline.open_kept(opener)
+    thread.join()
+    lifeline.close(opened[0])
+    assert codes == [0]
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_executed_child_gets_only_what_is_passed_on(kept: bool) -> None:
     reading, writing = lifeline.pipe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -74,6 +75,17 @@ def holder(state: Path, number: int, log: Path, seconds: float = 0.0) -> subproc
 def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def test_nobody_enters_beside_another(tmp_path: Path) -> None:
+    """Two at a time would get one number."""
+    slots = Slots(tmp_path)
+    first = slots._enter((VM,))
+    assert first is not None
+    with (slots.directory / "entrance").open() as entrance:
+        fcntl.flock(entrance, fcntl.LOCK_EX)
+        assert slots._enter((VM,)) is None
+    first.close()
 
 
 def test_what_is_free_is_had_at_once_and_given_back(tmp_path: Path) -> None:

@@ -153,13 +153,16 @@ def test_the_warden_is_deaf_to_what_ends_its_owner(ledger: Ledger) -> None:
     asyncio.run(run())
 
 
-def test_its_environment_holds_no_secret(ledger: Ledger, tmp_path: Path) -> None:
+def test_it_holds_no_secret_and_nothing_else_of_its_owner(ledger: Ledger, tmp_path: Path) -> None:
     async def run() -> None:
         async with started(ledger) as warden:
             text = Path(f"/proc/{warden.pid}/environ").read_text()
             assert CANARY not in text
             assert "PATH=" in text
             assert str(tmp_path / "site") in text
+            # Nor does it keep a directory from being removed.
+            assert os.readlink(f"/proc/{warden.pid}/cwd") == "/"
+            assert len(os.listdir(f"/proc/{warden.pid}/fd")) == 3
 
     assert CANARY in os.environ.values()
     asyncio.run(run())
@@ -246,6 +249,20 @@ def test_what_is_left_can_be_handed_over(ledger: Ledger, world: Path) -> None:
     until(lambda: os.listdir(world) == [] == os.listdir(ledger.directory))
 
 
+def test_whoever_has_handed_over_has_no_child_any_more(ledger: Ledger, world: Path) -> None:
+    async def run() -> None:
+        before = children()
+        warden = await Warden.start(ledger.state)
+        orphan(ledger, world, broken=True)  # so that it goes on
+        warden.hand_over()
+        while children() != before:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert os.listdir(world) != []
+    shutil.rmtree(ledger.state)
+
+
 def test_a_killed_warden_is_replaced_and_misses_nothing(ledger: Ledger, world: Path) -> None:
     async def run() -> None:
         async with started(ledger) as warden:
@@ -262,6 +279,78 @@ def test_a_killed_warden_is_replaced_and_misses_nothing(ledger: Ledger, world: P
             assert len(children()) == 1
 
     asyncio.run(run())
+
+
+def test_it_watches_when_any_of_those_who_start_it_goes_on(ledger: Ledger) -> None:
+    async def run() -> None:
+        warden = Warden(ledger.state, 5.0)
+        first, second = (asyncio.create_task(warden.ensure()) for _ in "12")
+        try:
+            await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+            assert first.done()
+            await second
+        finally:
+            await warden.close()
+
+    asyncio.run(run())
+
+
+def test_asking_again_and_again_never_waits(ledger: Ledger) -> None:
+    async def run() -> None:
+        async with started(ledger) as warden:
+            assert warden.pid is not None
+            os.kill(warden.pid, signal.SIGSTOP)
+            try:
+                for _ in range(70_000):  # more than a pipe holds
+                    warden.request_reap()
+            finally:
+                os.kill(warden.pid, signal.SIGCONT)
+
+    asyncio.run(run())
+
+
+def test_what_goes_on_failing_is_tried_more_and_more_rarely() -> None:
+    demand, starts = waiter.Demand(), []
+    demand.ask()
+    assert demand.due < 0.0
+    now = 0.0
+    for _ in range(12):
+        demand.started()
+        assert demand.due > 1e9  # until it has ended, or somebody asks again
+        demand.ended(failed=True, now=now)
+        starts.append(demand.due - now)
+        now = demand.due
+    assert starts[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert starts[-1] == waiter.LAST_PAUSE
+    demand.started()
+    demand.ended(failed=False, now=now)
+    assert demand.due > 1e9
+    demand.ended(failed=True, now=now)
+    assert demand.due == now + waiter.FIRST_PAUSE
+
+
+def test_one_waiter_is_more_patient_than_the_others(ledger: Ledger) -> None:
+    waiters = [waiter.Waiter(str(ledger.state), "/", "1") for _ in range(2)]
+    assert [one.only_one() for one in waiters] == [True, False]
+
+
+def test_a_reaper_after_a_death_is_told_whose(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, commands = waiter.Waiter(str(ledger.state), "/", "4711"), []
+    monkeypatch.setattr(subject, "spawn", lambda: commands.append(subject.command))
+    monkeypatch.setattr(subject, "finished", lambda: 0)
+    subject.reap()
+    assert [command[-2:] for command in commands] == [["--owner", "4711"]]
+
+
+def test_a_reaper_that_does_not_end_is_killed(ledger: Ledger) -> None:
+    subject = waiter.Waiter(str(ledger.state), "/", "1")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        subject.reaper, subject.started = process.pid, time.monotonic() - waiter.REAPER_LIMIT - 1
+        until(subject.finished)
+        assert subject.reaper is None
+        process.returncode = 0  # it has been waited for
 
 
 def test_when_the_warden_dies_first_the_next_reap_cleans_up(ledger: Ledger, world: Path) -> None:

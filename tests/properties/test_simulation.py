@@ -248,6 +248,14 @@ def test_a_cancellation_at_the_very_end_hides_no_failure() -> None:
     run(Schedule(0, "server", faults, keeps=True))
 
 
+def test_a_warden_does_not_rely_on_a_reaper_that_is_at_work() -> None:
+    """Somebody's reaper hangs with the entry, and is killed when the warden has seen it busy."""
+    faults: dict[tuple[str, int], Kind] = {("start", 1): "kill", ("teardown", 1): "hang"}
+    events: tuple[tuple[float, Event], ...] = ((0.0, "owner"), (0.03, "reaper"), (2.0, "kill"))
+    for seed in range(EXHAUSTIVE, EXHAUSTIVE + 60):
+        run(Schedule(seed, "server", faults, events=events))
+
+
 # What the simulation is worth: with one part of the protocol taken out, it must fail.
 
 

@@ -136,11 +136,9 @@ class Waiter:
 
 
 def detach() -> None:
-    """Survive what ends the owner, and hold nothing but the lifeline."""
+    """Survive what ends the owner."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    os.chdir("/")
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 
 def main() -> None:
@@ -161,7 +159,6 @@ def main() -> None:
         # A reaper that is running meanwhile is not ours any more; the ledger keeps them apart.
         if os.fork():
             os._exit(0)
-        waiter.reaper = None
         waiter.reap()
 
 
