@@ -126,7 +126,11 @@ def test_the_examples_are_configurations_or_recipes(number: int, tmp_path: Path)
         ("a command, to end after each of TERM and KILL", ssh.GRACE),
         ("of silence of an ended command's output, until it is not waited for", reached.DRAIN),
         ("a machine, to stop before it is killed", (machine.GRACE, ending.STOP_SECONDS)),
-        ("an attempt of the teardown", ending.PATIENCE),
+        ("a machine's processes, to end, in an attempt of the teardown", ending.PATIENCE),
+        (
+            "of asking Tart to delete, until the directory is removed without",
+            ending.DELETE_PATIENCE,
+        ),
         ("a run, to wait for its turn", session.Deadlines().capacity),
     ],
 )
