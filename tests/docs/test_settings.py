@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from claw_core import units
+from claw_runtime_apple.settings import Settings as Apple
 from claw_runtime_docker.settings import Settings as Docker
 from claw_runtime_tart.settings import Settings as Tart
 
@@ -17,7 +18,9 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 ROW = re.compile(r"^\| `(\w+)` \| (.*?) \| (.*?) \| .* \|$", re.MULTILINE)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("docker", Docker), ("tart", Tart)])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("apple", Apple), ("docker", Docker), ("tart", Tart)]
+)
 def test_every_setting_is_described_with_its_default(name: str, settings: type[Any]) -> None:
     page = (REFERENCE / f"{name}.md").read_text()
     section = page.split("\n## Settings\n")[1].split("\n## ")[0]
@@ -36,5 +39,5 @@ def says(cell: str, value: object) -> bool:
     if isinstance(value, tuple):
         return text == "[]"
     if isinstance(value, int | float):
-        return units.size(text) == value
+        return units.size(text.split(",")[0]) == value
     return value is None or text.strip('"') == str(value)
