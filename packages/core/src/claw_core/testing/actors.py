@@ -53,11 +53,11 @@ class Decided:
     relay: Relay
     config: Config = Config()
 
-    async def plan(self, group: str | None, asked: object) -> Plan:
+    async def plan(self, group: str | None, asked: object, agent: object = None) -> Plan:
         """See `Planner`."""
         return Plan()
 
-    async def trusted_spec(self, plan: Plan, workspace: Path | None) -> Spec:
+    async def trusted_spec(self, plan: Plan, workspace: Path | None, *, folder: bool) -> Spec:
         """See `Planner`."""
         return self.route.spec
 
