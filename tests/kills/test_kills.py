@@ -180,7 +180,7 @@ def test_random_kills_of_owner_warden_and_reaper_on_tart(tart: Scene) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_many_kills_on_tart(tart: Scene) -> None:
-    many(tart, KILLS, SEED)
+    many(tart, KILLS // 2, SEED)
 
 
 @pytest.mark.soak
@@ -198,7 +198,7 @@ def test_many_kills_on_docker(docker: Scene) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_many_kills_on_apple(apple: Scene) -> None:
-    many(apple, 5 * KILLS, SEED)
+    many(apple, KILLS // 2, SEED)
 
 
 @pytest.mark.soak
