@@ -34,7 +34,8 @@ echo ready
 while :; do sleep 600; done
 """
 LIVING = (
-    "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -cE '[67]00' || true"
+    "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"
+    " | grep -cE 'sleep [67]00' || true"
 )
 
 
@@ -230,6 +231,23 @@ def test_a_deadline_leaves_no_process(world: World) -> None:
             with pytest.raises(DeadlineExceeded):
                 await output(s, "sh", "-c", DAEMONS, timeout=0.6)
             assert await living(s) == "0\n"
+
+    run(work())
+
+
+def test_what_runs_ahead_of_whoever_looks_for_it_is_ended(world: World) -> None:
+    """Each process of the chain starts the next one, and is gone before anybody has seen it."""
+    link = 'echo >> /tmp/links; (setsid sh -c "$0" "$0" < /dev/null > /dev/null 2>&1 &)'
+
+    async def work() -> None:
+        async with session(world) as s:
+            for _ in range(3):
+                with pytest.raises(DeadlineExceeded):
+                    await output(s, "sh", "-c", 'sh -c "$0" "$0"; sleep 600', link, timeout=0.5)
+                counted = "wc -l < /tmp/links"
+                before = int(await shell(s, counted))
+                assert before > 1
+                assert int(await shell(s, f"sleep 0.3; {counted}")) == before
 
     run(work())
 

@@ -305,7 +305,7 @@ def test_a_crash_of_the_server_in_the_middle_of_a_boot(world: World, state: Path
 
 
 @pytest.mark.parametrize(
-    "delay", [pytest.param(0.4, marks=SOAK), 0.9, pytest.param(1.4, marks=SOAK)]
+    "delay", [pytest.param(0.4, marks=SOAK), 0.9, pytest.param(1.1, marks=SOAK)]
 )
 def test_a_creation_that_goes_on_in_the_server_is_waited_for(
     world: World, state: Path, delay: float

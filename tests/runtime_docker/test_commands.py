@@ -207,6 +207,23 @@ def test_a_fork_bomb_is_ended_with_its_instance_if_need_be(engine: TestEngine) -
     run(work())
 
 
+def test_what_runs_ahead_of_whoever_looks_for_it_is_ended(engine: TestEngine) -> None:
+    """Each process of the chain starts the next one, and is gone before anybody has seen it."""
+    link = '(setsid sh -c "$0" "$0" < /dev/null > /dev/null 2>&1 &)'
+
+    async def work() -> None:
+        async with session(engine) as s:
+            with pytest.raises((DeadlineExceeded, SpentInstance)) as caught:
+                await output(s, "sh", "-c", 'sh -c "$0" "$0"; sleep 600', link, timeout=0.5)
+            if caught.type is DeadlineExceeded:
+                assert processes(engine, s.name) == []
+                assert await shell(s, "echo next") == "next\n"
+            else:
+                assert eventually(lambda: s.name not in engine.names(), 30)
+
+    run(work())
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1])
 def test_cancellation_at_any_moment_leaves_no_process(engine: TestEngine, delay: float) -> None:
     async def work() -> None:
