@@ -197,7 +197,7 @@ def test_a_fork_bomb_is_ended_with_its_instance_if_need_be(engine: TestEngine) -
         async with session(engine, resources=Resources(processes=60)) as s:
             with pytest.raises((DeadlineExceeded, SpentInstance)) as caught:
                 await output(
-                    s, "sh", "-c", "bomb() { bomb | bomb & }; bomb; exec sleep 600", timeout=1
+                    s, "sh", "-c", "bomb() { bomb | bomb & }; bomb & exec sleep 600", timeout=1
                 )
             if caught.type is DeadlineExceeded:
                 assert processes(engine, s.name) == []
