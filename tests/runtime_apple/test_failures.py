@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,5 +226,17 @@ def test_noise_of_the_command_is_not_the_guests(world: World) -> None:
         async with session(world) as s:
             assert (await output(s, "sh", "-c", "echo mine >&2"))[2] == "mine\n"
             assert await shell(s, "echo next") == "next\n"
+
+    run(work())
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="every Mac has launchd")
+def test_without_launchd_the_services_listing_counts(world: World) -> None:
+    (world.bin / "launchctl").unlink()
+
+    async def work() -> None:
+        async with session(world) as s:
+            assert await shell(s, "echo here") == "here\n"
+            assert s.name in await AppleRuntime(table(world)).list_instances(s.name.split("-")[1])
 
     run(work())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterable
 from typing import Any, Final
@@ -51,13 +52,19 @@ async def containers(cli: Cli) -> frozenset[str]:
     return frozenset(map(_name, found))
 
 
+def launchd() -> str | None:
+    """The command that speaks with launchd; None where there is none, and so no helper of it."""
+    return shutil.which("launchctl") or shutil.which("/bin/launchctl")
+
+
 async def helpers() -> frozenset[str]:
     """Names of all containers whose virtual machine launchd keeps.
 
     Raises:
         RuntimeFault: launchd does not say.
     """
-    lines = await _lines("launchctl", "list")
+    launchctl = launchd()
+    lines = await _lines(launchctl, "list") if launchctl else []
     labels = (line.split("\t")[-1].strip() for line in lines)
     return frozenset(one.removeprefix(HELPER) for one in labels if one.startswith(HELPER))
 

@@ -93,7 +93,10 @@ async def _boot_out(name: str) -> None:
 
 
 async def _launchctl(*arguments: str) -> None:
+    launchctl = listing.launchd()
+    if launchctl is None:
+        return
     try:
-        await run(("launchctl", *arguments), timeout=PATIENCE)
+        await run((launchctl, *arguments), timeout=PATIENCE)
     except TimeoutError:
         raise ContainerSilent(f"launchctl {arguments[0]} did not answer") from None
