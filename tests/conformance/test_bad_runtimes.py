@@ -155,7 +155,7 @@ from claw_core.testing import RuntimeContract
 class TestHanging(RuntimeContract):
     runtime = "Hanging"
     place = None
-    hook_timeout = 0.2
+    hook_timeout = 0.4
 
     @pytest.fixture
     def settings(self, tmp_path):
@@ -180,7 +180,7 @@ def test_a_whole_suite_of_a_runtime_that_hangs_ends(tmp_path: Path) -> None:
     said = re.findall(r"^promise: every hook ends.*$", done.stdout, re.MULTILINE)
     assert all("; hook: start; what was seen: " in line for line in said)
     assert (
-        f"promise: {verdict.ENDS}; hook: start; what was seen: start did not end within 0.2 s;"
+        f"promise: {verdict.ENDS}; hook: start; what was seen: start did not end within 0.4 s;"
         " see docs/reference/hooks.md#startinstance"
     ) in said
     assert f"{len(CHECKS)} passed" not in done.stdout
