@@ -57,6 +57,12 @@ def nothing_stays(ledger: Ledger) -> Iterator[None]:
     until(lambda: not processes(ledger))
 
 
+def removed(directory: Path) -> bool:
+    """Remove a directory that others may write to meanwhile, and say whether it is gone."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
 def processes(ledger: Ledger) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
@@ -260,7 +266,7 @@ def test_whoever_has_handed_over_has_no_child_any_more(ledger: Ledger, world: Pa
 
     asyncio.run(asyncio.wait_for(run(), 10))
     assert os.listdir(world) != []
-    shutil.rmtree(ledger.state)
+    until(lambda: removed(ledger.state))
 
 
 def test_a_killed_warden_is_replaced_and_misses_nothing(ledger: Ledger, world: Path) -> None:
@@ -491,7 +497,7 @@ def test_a_deleted_state_directory_ends_the_waiter_and_never_comes_back(
         async def run() -> None:
             await Warden.start(ledger.state)
             orphan(ledger, world, broken=True)
-            shutil.rmtree(ledger.state)
+            until(lambda: removed(ledger.state))
             os.kill(os.getpid(), 9)
 
         asyncio.run(run())

@@ -21,14 +21,18 @@ class Inode:
         reserved: bytes that are there for certain, even on a full disk.
         exclusive: who holds the exclusive lock.
         shared: who holds the shared lock.
+        author: who has made it.
+        counts: whether its author knows that its name is durable.
     """
 
     __slots__ = (
-        "data", "exclusive", "reserved", "shared", "st_dev", "st_ino", "st_mtime", "st_nlink",
-        "synced",
+        "author", "counts", "data", "exclusive", "reserved", "shared", "st_dev", "st_ino",
+        "st_mtime", "st_nlink", "synced",
     )  # fmt: skip
 
-    def __init__(self, number: int, now: float, data: bytes = b"") -> None:
+    def __init__(self, number: int, now: float, data: bytes = b"", author: object = None) -> None:
+        self.author = author
+        self.counts = False
         self.data = bytearray(data)
         self.synced = data
         self.reserved = len(data)
@@ -117,7 +121,7 @@ class Disk:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             self._need_space()
             self._count += 1
-            inode = Inode(self._count, now)
+            inode = Inode(self._count, now, author=owner)
             self._set(directory, name, inode)
         elif flags & os.O_EXCL:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
@@ -183,7 +187,9 @@ class Disk:
             opened.inode.synced = bytes(opened.inode.data)
         else:
             assert opened.directory is not None
-            self.durable[opened.directory] = dict(self.names[opened.directory])
+            names = self.durable[opened.directory] = dict(self.names[opened.directory])
+            for inode in names.values():
+                inode.counts = inode.counts or inode.author is opened.owner
             self._changed[opened.directory].clear()
 
     def rename(self, source: str, target: str) -> None:

@@ -185,13 +185,16 @@ class World:
     def unlinking(self, path: str) -> None:
         """S3: an entry goes only when its instance is gone, and cannot come any more.
 
-        One that never was durable never counted: who adopts takes it back where that fails.
+        One whose author does not know that it is durable does not count yet: who adopts takes it
+        back where that fails, also where somebody else has made it durable by chance.
         """
         if path.endswith(".jsonl") and path.startswith(DIRECTORY):
             file = path[len(DIRECTORY) + 1 :]
             name = f"claw-{INSTALL}-{file[:12]}"
             self.note(f"forgets {name}")
-            if name in self.existing and file in self.machine.disk.durable[DIRECTORY]:
+            durable = self.machine.disk.durable[DIRECTORY].get(file)
+            taken_back = durable and durable.author is self.process() and not durable.counts
+            if name in self.existing and durable and not taken_back:
                 self.violate("S3", f"{name} is forgotten while it exists")
             if self.coming[name] > 0:
                 self.violate("S3", f"{name} is forgotten while its creation is in flight")
