@@ -216,7 +216,8 @@ def _judge(
         world.violate("S4", f"{name} is said to be {said}, and it is there")
     if said not in {"gone", "pending"} and there and world.entry(name) is None:
         world.violate("S4", f"{name} is {said}, and has no entry")
-    if said == "gone" and world.entry(name) is not None:
+    # Others may believe a listing that lies, and adopt what is gone.
+    if said == "gone" and any(one.author is world.process() for _, one in world.entries(name)):
         world.violate("S4", f"{name} is said to be gone, and has an entry")
     if said == "held" and name not in world.kept():
         world.violate("S4", f"{name} is said to be kept, and is not")
