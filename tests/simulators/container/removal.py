@@ -10,5 +10,6 @@ import shutil
 def remove(bundle: str) -> None:
     """Remove all that is kept of a container."""
     with contextlib.suppress(FileNotFoundError):
-        os.chmod(f"{bundle}/work/work", 0o700)  # overlayfs leaves it closed to all but root
+        # The kernel leaves it closed to all but root.
+        os.chmod(os.path.join(bundle, "work", "work"), 0o700)
     shutil.rmtree(bundle, ignore_errors=True)

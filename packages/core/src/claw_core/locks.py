@@ -31,6 +31,15 @@ def alive(descriptor: int) -> bool:
     return False
 
 
+def take(descriptor: int) -> bool:
+    """Lock an open file or directory for this process alone; false where somebody has it."""
+    try:
+        vfs.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def create_locked(path: Path) -> int:
     """Create a file that this process holds; a sweep in between only costs a repetition."""
     for _ in range(100):

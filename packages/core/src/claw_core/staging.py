@@ -7,7 +7,6 @@ it removes those that nobody holds.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from claw_core import locks
 from claw_core.archive import DIRECTORY
 
 _NAME: Final = re.compile(r"\.claw-[0-9a-f]{16}\.partial")
@@ -67,7 +67,7 @@ class Stage:
             self.descriptor = os.open(self.path.name, DIRECTORY, dir_fd=self.parent)
         except FileNotFoundError:
             return False
-        if _locked(self.descriptor) and os.fstat(self.descriptor).st_nlink:
+        if locks.take(self.descriptor) and os.fstat(self.descriptor).st_nlink:
             return True
         os.close(self.descriptor)
         self.descriptor = -1
@@ -79,7 +79,7 @@ class Stage:
                 with contextlib.suppress(OSError):  # somebody else's, or gone
                     found = os.open(name, DIRECTORY, dir_fd=self.parent)
                     try:
-                        if _locked(found):
+                        if locks.take(found):
                             shutil.rmtree(name, dir_fd=self.parent)
                     finally:
                         os.close(found)
@@ -96,12 +96,3 @@ def _open_up(path: Path) -> None:
 
 def _fresh(parent: Path) -> Path:
     return parent / f".claw-{secrets.token_hex(8)}.partial"
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock a directory; false where somebody has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import attrs
 import click
 
+from claw_core.cli.configuration import config_option
+from claw_core.cli.doctor import tell
 from claw_core.cli.render import document, reporting, table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,12 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def installed(function: F) -> F:
     """Add `--dir` and `--config` to a command."""
     for decorate in (
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The claw.toml to use; else $CLAW_CONFIG, else the one in your configuration.",
-        ),
+        config_option,
         click.option(
             "--dir",
             "directory",
@@ -85,12 +80,7 @@ def status_command(directory: Path, config: Path | None, json: bool) -> None:
 
     with reporting():
         findings = asyncio.run(collect())
-    if json:
-        document([attrs.asdict(one) for one in findings])
-    else:
-        rows = [(one.state, one.subject, one.detail, one.remedy or "") for one in findings]
-        table([("STATE", "WHAT", "FOUND", "WHAT TO DO"), *rows])
-    sys.exit(any(one.state == "fail" for one in findings))
+    tell(findings, json=json)
 
 
 @command.command("table")

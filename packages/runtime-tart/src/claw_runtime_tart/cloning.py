@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from typing import Final
 
 import attrs
 
-from claw_core import lifeline
+from claw_core import lifeline, locks
 from claw_core.errors import DeadlineExceeded, RuntimeFault
 from claw_core.host import Host
 from claw_core.model import IO, Resources
@@ -139,7 +138,7 @@ async def _alone(tart: Tart) -> AsyncIterator[None]:
     try:
         try:
             async with asyncio.timeout(CLONE_TIMEOUT):
-                while not await in_thread(_lock, descriptor):  # noqa: ASYNC110 - of other processes
+                while not await in_thread(locks.take, descriptor):  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(PAUSE)
         except TimeoutError:
             raise DeadlineExceeded(
@@ -149,11 +148,3 @@ async def _alone(tart: Tart) -> AsyncIterator[None]:
         yield
     finally:
         lifeline.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -15,6 +15,15 @@ from claw_core.errors import ConfigError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The claw.toml to use; else $CLAW_CONFIG, else the one in your configuration.",
+)
+"""Adds `--config` alone."""
+
+
 def configured(function: F) -> F:
     """Add `--config` and `--root` to a command."""
     for decorate in (
@@ -24,12 +33,7 @@ def configured(function: F) -> F:
             metavar="DIR",
             help="Directory of groups/ and .env; else $CLAW_ROOT, for groups the working one.",
         ),
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The claw.toml to use; else $CLAW_CONFIG, else the one in your configuration.",
-        ),
+        config_option,
     ):
         function = decorate(function)
     return function

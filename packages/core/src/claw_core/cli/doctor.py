@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 import click
 
 from claw_core.cli.configuration import configured, load
 from claw_core.cli.render import document, reporting, table
+
+if TYPE_CHECKING:
+    from claw_core.doctor import Finding
 
 
 @click.command("doctor")
@@ -22,13 +27,18 @@ def command(config: Path | None, root: Path | None, json: bool) -> None:
     The exit code is 1 if something that is configured cannot work; what is merely missing is a
     note.
     """
-    from claw_core.doctor import Finding, examine
+    from claw_core.doctor import examine
 
     async def collect() -> list[Finding]:
         return [finding async for finding in examine(load(config, root))]
 
     with reporting():
         findings = asyncio.run(collect())
+    tell(findings, json=json)
+
+
+def tell(findings: Sequence[Finding], *, json: bool) -> NoReturn:
+    """Write findings, and exit with 1 if one of them is a failure, else with 0."""
     if json:
         document([attrs.asdict(finding) for finding in findings])
     else:
