@@ -105,7 +105,8 @@ class Held:
 
     def release(self) -> None:
         """Let the container end."""
-        lifeline.close(self._input)
+        descriptor, self._input = self._input, -1  # its number may be somebody else's by then
+        lifeline.close(descriptor)
 
     async def end(self) -> None:
         """Let the container end, and see that the call has."""
