@@ -51,7 +51,11 @@ class Ticket:
 
     def close(self) -> None:
         """Let go of it, and remove it unless somebody else has it; harmless when repeated."""
-        lifeline.close(self.descriptor)
+        descriptor, self.descriptor = (
+            self.descriptor,
+            -1,
+        )  # its number may be somebody else's by then
+        lifeline.close(descriptor)
         with contextlib.suppress(OSError):  # whoever looks next removes it
             _claims(self._path)
 

@@ -138,7 +138,8 @@ class Machine:
 
         A supervisor that was killed leaves it; then others must see to it.
         """
-        lifeline.close(self._lifeline)
+        descriptor, self._lifeline = self._lifeline, -1  # its number may be somebody else's by then
+        lifeline.close(descriptor)
         await persist(self._last())
 
     async def _last(self) -> None:
